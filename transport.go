@@ -1,0 +1,247 @@
+package main
+
+// transport.go holds what the three transports share: the interface that the loop sees, what is known of a
+// message whose exchange failed, and the one function that performs an HTTP exchange. It opens no
+// connection of its own (client.go does), retries nothing and remembers nothing.
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// fate is what is known of a message whose exchange failed.
+type fate uint8
+
+const (
+	unsent  fate = iota // no connection was obtained: the server cannot have seen it
+	refused             // declined without acting: 401, 403 with a challenge, 429, 503 with Retry-After
+	gone                // the server rejected our session; this message was not acted on
+	cut                 // the stream broke but the server keeps our place: cursor in after
+	unknown             // it may have been acted on
+	final               // hopeless: certificate, 400, 403, HTML, a cross-origin redirect
+)
+
+func (f fate) String() string {
+	return [...]string{"unsent", "refused", "gone", "cut", "unknown", "final"}[f]
+}
+
+const (
+	maxErrorBody = 64 << 10        // bytes of an error answer that are kept for classification
+	maxWait      = 5 * time.Minute // the longest floor a server can set with retry or Retry-After
+)
+
+// An exchangeError says how an exchange failed, as fields: nothing is ever matched in its text, which
+// holds no body, path, query or header value.
+type exchangeError struct {
+	fate      fate
+	err       error
+	status    int           // 0 if no response headers arrived
+	body      []byte        // at most maxErrorBody, for the loop's classification only
+	after     string        // Last-Event-ID to resume with
+	wait      time.Duration // SSE retry: or Retry-After; a floor under the backoff, at most maxWait
+	challenge string        // WWW-Authenticate, all lines joined by ", "
+	cert      bool          // the peer's certificate was refused
+}
+
+func (e *exchangeError) Error() string { return e.err.Error() }
+func (e *exchangeError) Unwrap() error { return e.err }
+
+// A signInError says why there is no credential. It is made by oauth.go and headers.go.
+type signInError struct {
+	err    error
+	outage bool          // a network fault, 5xx or timeout on the way: try again like any other outage
+	wait   time.Duration // floor for the next try
+	hint   string        // the next step for a person, with the address to open; "" if none
+}
+
+func (e *signInError) Error() string { return e.err.Error() }
+func (e *signInError) Unwrap() error { return e.err }
+
+// receive takes what a server sent, in order. more says that a further whole message has already arrived,
+// so that the receiver may wait for it before it acts. It blocks: that is the back-pressure. It ends the
+// exchange by returning an error; errEnough ends it without one.
+type receive func(m message, more bool) error
+
+var errEnough = errors.New("nothing more is wanted of this exchange")
+
+// progress is what the loop's watch may see of a running exchange; the exchange alone writes it.
+type progress struct {
+	start   time.Time
+	reused  atomic.Bool  // the connection had served an exchange before
+	headers atomic.Bool  // the response headers have arrived
+	heard   atomic.Int64 // nanoseconds from start to the last byte of the answer; 0 if none
+}
+
+// A transport carries one session. It does one exchange a call, never retries, and lives as long as the
+// session does. Its methods may be called concurrently once opened has been called or the first post has
+// returned.
+type transport interface {
+	// post delivers m and hands everything that the server sends back on that exchange to recv. A nil
+	// result means that the server accepted m and that recv has had all there was on this exchange: for a
+	// request that may be nothing (202, or any success on HTTP+SSE), and the answer comes through listen.
+	// Failures are *exchangeError, or the context's error.
+	post(ctx context.Context, m message, p *progress, recv receive) error
+
+	// listen holds the server's own stream open, or resumes one after a cursor; opened is called once the
+	// stream can be relied on (HTTP+SSE: the endpoint is known). It always returns an error: the end of a
+	// Streamable HTTP stream is cut, with the newest cursor in after ("" if the server gave none).
+	listen(ctx context.Context, after string, p *progress, opened func(), recv receive) error
+
+	// hangup ends the session, best effort, within ctx.
+	hangup(ctx context.Context) error
+}
+
+// A wire is what every transport needs of the outside.
+type wire struct {
+	url   *url.URL     // of the MCP server
+	again *http.Client // exchanges that may be repeated
+	once  *http.Client // those that may not: a pool of its own whose connections idle for 1 s at most
+	max   int          // bytes in one message
+	mem   *budget
+	log   *slog.Logger
+}
+
+// exchange performs one HTTP exchange and closes its body. m may be nil (GET, DELETE). A 2xx response goes
+// to handle, with its body metered into p; any other becomes an *exchangeError, as does a response with a
+// Content-Encoding, which nobody asked for. session says that the request carries our session, so
+// that 404 and 410 mean that it is lost.
+func (w *wire) exchange(ctx context.Context, method string, u *url.URL, h http.Header, m *message, session bool, p *progress, handle func(*http.Response) error) error {
+	var connected bool // the last GetConn was followed by a GotConn
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		// net/http may try again by itself; each try begins with GetConn. WroteRequest is of no use: it
+		// fires before the flush.
+		GetConn: func(string) { connected = false },
+		GotConn: func(i httptrace.GotConnInfo) { connected = true; p.reused.Store(i.Reused) },
+	})
+	req := (&http.Request{Method: method, URL: u, Host: u.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	client := w.again
+	if m != nil {
+		req.ContentLength = int64(m.size())
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(m.body()), nil }
+		req.Body, _ = req.GetBody()
+		if m.safe {
+			h["Idempotency-Key"] = []string{} // net/http: may be retried on a stale connection; not sent
+		} else {
+			client = w.once
+		}
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return connectionError(err, connected)
+	}
+	defer resp.Body.Close()
+	p.headers.Store(true)
+	p.heard.Store(int64(time.Since(p.start)))
+	resp.Body = &meteredBody{resp.Body, p}
+	if resp.StatusCode/100 != 2 {
+		return statusError(resp, session)
+	}
+	if enc := resp.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return &exchangeError{fate: final, status: resp.StatusCode, err: errors.New("the server compressed its answer although nobody asked for that")}
+	}
+	return handle(resp)
+}
+
+type meteredBody struct {
+	io.ReadCloser
+	p *progress
+}
+
+func (b *meteredBody) Read(buf []byte) (int, error) {
+	n, err := b.ReadCloser.Read(buf)
+	if n > 0 {
+		b.p.heard.Store(int64(time.Since(b.p.start)))
+	}
+	return n, err
+}
+
+// connectionError classifies an error of client.Do. net/http wraps it in the whole URL, which must not
+// travel further.
+func connectionError(err error, connected bool) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err
+	}
+	var policy *exchangeError // client.go refused a redirect, an origin or an address
+	if errors.As(err, &policy) {
+		return policy
+	}
+	var (
+		certInvalid x509.CertificateInvalidError
+		hostname    x509.HostnameError
+		authority   x509.UnknownAuthorityError
+		verify      *tls.CertificateVerificationError
+	)
+	if errors.As(err, &verify) || errors.As(err, &certInvalid) || errors.As(err, &hostname) || errors.As(err, &authority) {
+		return &exchangeError{fate: final, cert: true, err: fmt.Errorf("checking the server's certificate: %w", err)}
+	}
+	if !connected {
+		return &exchangeError{fate: unsent, err: fmt.Errorf("connecting: %w", err)}
+	}
+	return &exchangeError{fate: unknown, err: fmt.Errorf("waiting for the answer: %w", err)}
+}
+
+// statusError classifies a response that is no success.
+func statusError(resp *http.Response, session bool) error {
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	e := &exchangeError{
+		fate:      final,
+		status:    resp.StatusCode,
+		body:      body,
+		wait:      retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		challenge: strings.Join(resp.Header.Values("WWW-Authenticate"), ", "),
+		err:       fmt.Errorf("the server answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode)),
+	}
+	switch code := resp.StatusCode; {
+	case code == http.StatusUnauthorized,
+		code == http.StatusForbidden && e.challenge != "",
+		code == http.StatusTooManyRequests, code == http.StatusTooEarly,
+		code == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "":
+		e.fate = refused
+	case session && (code == http.StatusNotFound || code == http.StatusGone),
+		session && code == http.StatusBadRequest && strings.Contains(strings.ToLower(string(body)), "session"):
+		e.fate = gone
+	case code >= 500, code == http.StatusRequestTimeout:
+		e.fate = unknown
+	}
+	return e
+}
+
+// retryAfter reads a Retry-After header: seconds or an HTTP date (RFC 9110, 10.2.3). Nonsense is 0.
+func retryAfter(v string, now time.Time) time.Duration {
+	if v == "" {
+		return 0
+	}
+	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
+		return min(time.Duration(s)*time.Second, maxWait)
+	}
+	if t, err := http.ParseTime(v); err == nil {
+		return max(0, min(t.Sub(now), maxWait))
+	}
+	return 0
+}
+
+// mediaType is the essence of a Content-Type, lower case, "" if there is none or it is malformed.
+func mediaType(h http.Header) string {
+	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+		return ""
+	}
+	return t
+}
