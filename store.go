@@ -1,0 +1,295 @@
+package main
+
+// store.go keeps credentials, remembered handshakes and status files in one folder that it shares with
+// mcp-remote. Every access goes through one os.Root, so that no name leads outside. Folders are 0700 and files
+// 0600, made so and repaired; a file is replaced whole or not at all; what does not look right is set
+// aside and reported, never trusted. It knows no format but JSON: names and shapes are the callers'.
+
+import (
+	"bytes"
+	"crypto/fips140"
+	"crypto/md5"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	storeFolder  = "mcp-remote-v1" // below the configuration folder
+	maxStoreFile = 1 << 20         // bytes in one file
+)
+
+// A store is a folder of small owner-only files; or, with no folder, a place in memory that ends with the
+// process. Its methods may be called concurrently, and by other processes at the same time.
+type store struct {
+	root *os.Root // nil: memory
+	log  *slog.Logger
+
+	mu     sync.Mutex // guards memory; never held across I/O
+	memory map[string]memoryFile
+}
+
+type memoryFile struct {
+	data []byte
+	at   time.Time
+}
+
+// openStore opens the store below dir, which is made if it is missing. With dir "" nothing is ever written
+// to disk (--token-store memory).
+func openStore(dir string, log *slog.Logger) (*store, error) {
+	if dir == "" {
+		return &store{log: log, memory: map[string]memoryFile{}}, nil
+	}
+	dir = filepath.Join(dir, storeFolder)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the folder for credentials: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the folder for credentials: %w", err)
+	}
+	s := &store{root: root, log: log}
+	s.tighten(".", 0o700)
+	return s, nil
+}
+
+// defaultStoreDir is where mcp-remote keeps its folder: $MCP_REMOTE_CONFIG_DIR, given as configured, or
+// .mcp-auth in the home directory.
+func defaultStoreDir(configured string) (string, error) {
+	if configured != "" {
+		return configured, nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the home directory (set MCP_REMOTE_CONFIG_DIR): %w", err)
+	}
+	return filepath.Join(home, ".mcp-auth"), nil
+}
+
+// tighten gives name the mode that it should have. Windows has no such modes: there the folder
+// inherits the access list of the user's profile.
+func (s *store) tighten(name string, mode fs.FileMode) {
+	if runtime.GOOS == "windows" {
+		return
+	}
+	info, err := s.root.Lstat(name)
+	if err != nil || info.Mode().Perm()&^mode == 0 {
+		return
+	}
+	s.log.Warn("others could read stored credentials; repairing the mode", "name", name, "mode", info.Mode().Perm())
+	if err := s.root.Chmod(name, mode); err != nil {
+		s.log.Warn("repairing the mode of stored credentials", "name", name, "err", err)
+	}
+}
+
+// read returns a file's content, or an error that is fs.ErrNotExist. Only regular files up to maxStoreFile
+// are read.
+func (s *store) read(name string) ([]byte, error) {
+	if s.root == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		f, ok := s.memory[name]
+		if !ok {
+			return nil, fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
+		}
+		return f.data, nil
+	}
+	info, err := s.root.Lstat(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading a stored file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		s.setAside(name, "it is not a regular file")
+		return nil, fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
+	}
+	s.tighten(name, 0o600)
+	f, err := s.root.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading a stored file: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxStoreFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading a stored file: %w", err)
+	}
+	if len(data) > maxStoreFile {
+		s.setAside(name, "it is too large")
+		return nil, fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
+	}
+	return data, nil
+}
+
+// readJSON reads a file into v. A file that is not JSON of v's shape is set aside and counts as missing.
+func (s *store) readJSON(name string, v any) error {
+	data, err := s.read(name)
+	if err != nil {
+		return err
+	}
+	if json.Unmarshal(data, v) != nil { // its error may quote the content
+		s.setAside(name, "it is not what it should be")
+		return fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
+	}
+	return nil
+}
+
+// setAside renames a file that cannot be trusted, so that it is neither used nor lost.
+func (s *store) setAside(name, why string) {
+	aside := name + ".corrupt"
+	s.log.Warn("setting a stored file aside", "name", name, "as", aside, "because", why)
+	if s.root == nil {
+		s.remove(name)
+		return
+	}
+	if err := s.root.Rename(name, aside); err != nil {
+		s.log.Warn("setting a stored file aside", "name", name, "err", err)
+	}
+}
+
+// write replaces a file whole.
+func (s *store) write(name string, data []byte) error {
+	if s.root == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.memory[name] = memoryFile{bytes.Clone(data), time.Now()}
+		return nil
+	}
+	tmp := fmt.Sprintf("%s.%d.%s.tmp", name, os.Getpid(), rand.Text()[:8])
+	if err := s.fill(tmp, data); err != nil {
+		return err
+	}
+	if err := s.root.Rename(tmp, name); err != nil {
+		s.root.Remove(tmp)
+		return fmt.Errorf("replacing a stored file: %w", err)
+	}
+	return nil
+}
+
+func (s *store) writeJSON(name string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	return s.write(name, data)
+}
+
+// create writes a file that must not exist yet: otherwise the error is fs.ErrExist.
+func (s *store) create(name string, data []byte) error {
+	if s.root == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if _, ok := s.memory[name]; ok {
+			return fmt.Errorf("creating %s: %w", name, fs.ErrExist)
+		}
+		s.memory[name] = memoryFile{bytes.Clone(data), time.Now()}
+		return nil
+	}
+	return s.fill(name, data)
+}
+
+func (s *store) fill(name string, data []byte) error {
+	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("creating a stored file: %w", err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Close()); err != nil {
+		s.root.Remove(name)
+		return fmt.Errorf("writing a stored file: %w", err)
+	}
+	return nil
+}
+
+// remove deletes a file; one that is missing is no error.
+func (s *store) remove(name string) error {
+	if s.root == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.memory, name)
+		return nil
+	}
+	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing a stored file: %w", err)
+	}
+	return nil
+}
+
+// A storedFile is one entry of list.
+type storedFile struct {
+	name string
+	at   time.Time // last written
+}
+
+// list names the files that begin with prefix, in order.
+func (s *store) list(prefix string) ([]storedFile, error) {
+	var all []storedFile
+	if s.root == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for name, f := range s.memory {
+			if strings.HasPrefix(name, prefix) {
+				all = append(all, storedFile{name, f.at})
+			}
+		}
+		return all, nil
+	}
+	entries, err := fs.ReadDir(s.root.FS(), ".")
+	if err != nil {
+		return nil, fmt.Errorf("listing stored files: %w", err)
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && strings.HasPrefix(e.Name(), prefix) {
+			all = append(all, storedFile{e.Name(), info.ModTime()})
+		}
+	}
+	return all, nil
+}
+
+// identityHash names what is stored about one server, and from it comes the callback port. It must be what
+// mcp-remote computes, so that both programs share one sign-in: the URL as typed, then whatever of the others
+// is set. A name, not a secret: MD5 does no harm, and FIPS mode is told so.
+func identityHash(serverURL, resource string, authorizeParams, headers map[string]string, metadataURL, tokenEndpoint string) string {
+	parts := []string{serverURL}
+	add := func(s string) {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	add(resource)
+	add(sortedObject(authorizeParams))
+	add(sortedObject(headers))
+	add(metadataURL)
+	add(tokenEndpoint)
+	var sum [md5.Size]byte
+	fips140.WithoutEnforcement(func() { sum = md5.Sum([]byte(strings.Join(parts, "|"))) })
+	return hex.EncodeToString(sum[:])
+}
+
+// sortedObject is m as JavaScript's JSON.stringify writes it with sorted keys; "" if m is empty.
+func sortedObject(m map[string]string) string {
+	if len(m) == 0 {
+		return ""
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.Encode(m) // a map of strings cannot fail, and its keys come out sorted
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// defaultPort is mcp-remote's callback port for an identity: 3335 to 49150.
+func defaultPort(identity string) int {
+	n, _ := strconv.ParseUint(identity[:4], 16, 16)
+	return 3335 + int(n)%45816
+}
