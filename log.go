@@ -1,23 +1,314 @@
 package main
 
+// log.go is everything that is written for people and for the record: lines on stderr, the log file, the
+// audit file. It opens files for appending and touches nothing else. Its rules: a secret cannot be printed;
+// text from outside reaches a terminal escaped and bounded; and nothing here ever blocks a caller, because a
+// client that does not read our stderr, or a full disk, must not stop the bridge.
+
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
 )
 
-// A secret is a string that cannot print itself: fmt, slog and encoding/json all get a placeholder.
-type secret string
+// A secret is a string that cannot print itself: fmt with any verb, slog and encoding/json all get a
+// placeholder. The value stands behind a pointer because fmt does not call the methods of an unexported
+// field: of a struct that holds a secret it prints an address. The zero value is the empty secret.
+type secret struct{ value *string }
 
 const hidden = "[secret]"
 
-func (secret) String() string       { return hidden }
-func (secret) GoString() string     { return hidden }
-func (secret) LogValue() slog.Value { return slog.StringValue(hidden) }
-func (s secret) reveal() string     { return string(s) }
+func hide(s string) secret                  { return secret{&s} }
+func (secret) Format(f fmt.State, _ rune)   { io.WriteString(f, hidden) }
+func (secret) LogValue() slog.Value         { return slog.StringValue(hidden) }
+func (secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
+func (s secret) empty() bool                { return s.reveal() == "" }
 
-// origin is the scheme, host and port of u: all of a URL that may be logged.
-func origin(u *url.URL) string { return u.Scheme + "://" + u.Host }
+// reveal is the only way to the value.
+func (s secret) reveal() string {
+	if s.value == nil {
+		return ""
+	}
+	return *s.value
+}
 
-// clean makes text from outside fit for a terminal: control characters, escape sequences and newlines
-// become visible escapes, and at most 200 runes are kept.
-func clean(s string) string { return s }
+// origin is the scheme, host and port of u in one spelling (RFC 6454: lower case, no default port): all of a
+// URL that may be logged, and what two URLs must share to be the same server.
+func origin(u *url.URL) string {
+	host := strings.ToLower(u.Hostname())
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	scheme := strings.ToLower(u.Scheme)
+	if p := u.Port(); p != "" && (scheme != "https" || p != "443") && (scheme != "http" || p != "80") {
+		host += ":" + p
+	}
+	return scheme + "://" + host
+}
+
+const (
+	maxText = 200     // runes of a text from outside
+	maxLine = 4 << 10 // runes of one of our own lines, which may hold a sign-in address
+)
+
+// clean makes text from outside fit for a terminal: whatever does not print (control characters with their
+// escape sequences, newlines, the overrides of writing direction) becomes a visible escape, and at most
+// maxText runes are kept. Cleaning twice changes nothing.
+func clean(s string) string { return escape(s, maxText) }
+
+func escape(s string, limit int) string {
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if n++; n > limit {
+			b.WriteRune('…')
+			break
+		}
+		if strconv.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		q := strconv.QuoteRuneToASCII(r)
+		b.WriteString(q[1 : len(q)-1])
+	}
+	return b.String()
+}
+
+// A sink writes lines in a goroutine of its own, which ends at close. A line that finds the queue full is
+// dropped.
+type sink struct {
+	lines   chan []byte
+	closing chan struct{} // closed by close
+	done    chan struct{} // closed by the goroutine once everything queued is written
+	dropped atomic.Int64  // lines that were lost
+	failing atomic.Bool   // the last line was dropped or could not be written
+}
+
+func newSink(w io.Writer) *sink {
+	s := &sink{lines: make(chan []byte, 256), closing: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		for {
+			select {
+			case line := <-s.lines:
+				s.write(w, line)
+				continue
+			default:
+			}
+			select {
+			case line := <-s.lines:
+				s.write(w, line)
+			case <-s.closing:
+				return
+			}
+		}
+	}()
+	return s
+}
+
+func (s *sink) write(w io.Writer, line []byte) {
+	_, err := w.Write(line)
+	s.failing.Store(err != nil)
+}
+
+func (s *sink) put(line []byte) {
+	select {
+	case s.lines <- line:
+	default:
+		s.dropped.Add(1)
+		s.failing.Store(true)
+	}
+}
+
+// close waits at most d until what is queued has been written. Lines put later are lost.
+func (s *sink) close(d time.Duration) {
+	close(s.closing)
+	select {
+	case <-s.done:
+	case <-time.After(d):
+	}
+}
+
+// An appendFile is a file of mode 0600 that several processes may append lines to.
+type appendFile struct {
+	path string
+	max  int64 // bytes, beyond which it is moved to path.1; 0 for never
+	f    *os.File
+}
+
+func openAppend(path string, max int64) (*appendFile, error) {
+	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("opening %s: not a regular file", path)
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Chmod(0o600); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		f.Close()
+		return nil, err
+	}
+	return &appendFile{path, max, f}, nil
+}
+
+func (a *appendFile) Write(line []byte) (int, error) {
+	if ours, err := a.f.Stat(); a.max > 0 && err == nil && ours.Size() > 0 && ours.Size()+int64(len(line)) > a.max {
+		a.f.Close() // Windows does not rename an open file
+		if now, err := os.Stat(a.path); err == nil && os.SameFile(ours, now) {
+			os.Rename(a.path, a.path+".1") // else another bridge was first
+		}
+		fresh, err := openAppend(a.path, a.max)
+		if err != nil {
+			return 0, err
+		}
+		a.f = fresh.f
+	}
+	return a.f.Write(line)
+}
+
+type logOptions struct {
+	silent, debug bool   // debug wins
+	file          string // "" for none
+	json          bool
+}
+
+const (
+	maxLog      = 10 << 20       // bytes in the log file
+	levelPerson = slog.Level(12) // what a person must see or act on, on stderr only: it may hold a sign-in address
+)
+
+// person prints a line for the person at the keyboard, whatever the level: a sign-in address, a fatal error.
+// It does not go to the log file.
+func person(log *slog.Logger, format string, args ...any) {
+	log.Log(context.Background(), levelPerson, fmt.Sprintf(format, args...))
+}
+
+// newLogger logs to stderr and, if o names one, to a file. flush waits a moment for what is queued.
+func newLogger(o logOptions, stderr io.Writer) (log *slog.Logger, flush func(), err error) {
+	min, fileMin := slog.LevelInfo, slog.LevelInfo
+	if o.silent {
+		min = slog.LevelError
+	}
+	if o.debug {
+		min, fileMin = slog.LevelDebug, slog.LevelDebug
+	}
+	sinks := []*sink{newSink(stderr)}
+	handlers := []slog.Handler{&lineHandler{to: sinks[0], min: min, max: levelPerson, json: o.json}}
+	if o.file != "" {
+		f, err := openAppend(o.file, maxLog)
+		if err != nil {
+			return nil, nil, err
+		}
+		sinks = append(sinks, newSink(f))
+		handlers = append(handlers, &lineHandler{to: sinks[1], min: fileMin, max: levelPerson - 1, json: o.json, stamp: true})
+	}
+	return slog.New(slog.NewMultiHandler(handlers...)), func() {
+		for _, s := range sinks {
+			s.close(200 * time.Millisecond)
+		}
+	}, nil
+}
+
+// A lineHandler makes one line of one record. Groups are not used in this program.
+type lineHandler struct {
+	to       *sink
+	min, max slog.Level
+	json     bool
+	stamp    bool // a text line begins with time and process id
+	attrs    []slog.Attr
+}
+
+func (h *lineHandler) Enabled(_ context.Context, l slog.Level) bool { return h.min <= l && l <= h.max }
+func (h *lineHandler) WithGroup(string) slog.Handler                { return h }
+func (h *lineHandler) WithAttrs(more []slog.Attr) slog.Handler {
+	c := *h
+	c.attrs = slices.Concat(h.attrs, more)
+	return &c
+}
+
+func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
+	attrs := slices.Clone(h.attrs)
+	r.Attrs(func(a slog.Attr) bool { attrs = append(attrs, a); return true })
+	if n := h.to.dropped.Swap(0); n > 0 {
+		attrs = append(attrs, slog.Int64("lines_lost", n))
+	}
+	text := escape(r.Message, maxLine)
+	if h.json {
+		fields := map[string]any{"time": r.Time, "pid": os.Getpid(), "level": r.Level.String(), "msg": text}
+		for _, a := range attrs {
+			fields[a.Key] = clean(a.Value.Resolve().String())
+		}
+		line, err := json.Marshal(fields)
+		h.to.put(append(line, '\n'))
+		return err
+	}
+	prefix := "mcp-redial: "
+	if h.stamp {
+		prefix = r.Time.Format("2006-01-02T15:04:05.000Z07:00 ") + "[" + strconv.Itoa(os.Getpid()) + "] "
+	}
+	if r.Level == slog.LevelDebug || r.Level == slog.LevelWarn || r.Level == slog.LevelError {
+		prefix += strings.ToLower(r.Level.String()) + ": "
+	}
+	for _, a := range attrs {
+		text += " " + a.Key + "=" + clean(a.Value.Resolve().String())
+	}
+	h.to.put([]byte(prefix + text + "\n"))
+	return nil
+}
+
+// An auditRecord is one message that mattered. It never holds arguments or results.
+type auditRecord struct {
+	Time       time.Time `json:"time"`
+	Pid        int       `json:"pid"`               // set by record
+	Server     string    `json:"server"`            // origin
+	Session    string    `json:"session,omitempty"` // a short hash of the session id
+	Direction  string    `json:"direction"`         // of the request: "to-server" or "to-client"
+	Method     string    `json:"method"`
+	Name       string    `json:"name,omitempty"` // of the tool, prompt or resource
+	ID         string    `json:"id,omitempty"`
+	Outcome    string    `json:"outcome"` // "ok", "error", "cancelled" or a reason of the bridge's own errors
+	DurationMs int64     `json:"durationMs"`
+	Bytes      int       `json:"bytes"`
+	Reconnects int       `json:"reconnects"` // since the bridge started
+}
+
+// An auditLog is the audit file. A nil one records nothing. Its methods do no I/O.
+type auditLog struct{ to *sink }
+
+func newAuditLog(path string) (*auditLog, error) {
+	f, err := openAppend(path, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &auditLog{newSink(f)}, nil
+}
+
+func (a *auditLog) record(r auditRecord) {
+	if a == nil {
+		return
+	}
+	r.Pid = os.Getpid()
+	r.Method, r.Name, r.ID = clean(r.Method), clean(r.Name), clean(r.ID)
+	line, _ := json.Marshal(r) // cannot fail: strings and numbers
+	a.to.put(append(line, '\n'))
+}
+
+// failed says that the newest record was lost, so that calls can be stopped where records are required.
+func (a *auditLog) failed() bool { return a != nil && a.to.failing.Load() }
+
+// close waits at most d for what is queued.
+func (a *auditLog) close(d time.Duration) {
+	if a != nil {
+		a.to.close(d)
+	}
+}
