@@ -70,7 +70,7 @@ func newAuthorizer(o authOptions, s *store, c *http.Client, log *slog.Logger) (*
 
 // token is the credential for the MCP server's origin: "" if there is none. One that is about to expire is
 // refreshed first. The error is a *signInError, or the context's.
-func (a *authorizer) token(ctx context.Context) (secret, error) { return "", nil }
+func (a *authorizer) token(ctx context.Context) (secret, error) { return secret{}, nil }
 
 // refreshAt is when token should be called again even if nobody needs one, so that a stream that is
 // open never outlives its credential; zero if there is nothing to refresh.
