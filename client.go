@@ -1,49 +1,479 @@
 package main
 
-// client.go makes the only HTTP clients of the program: it alone opens connections to servers. Everything
-// that decides whom we talk to, and what may travel there, is in this file.
+// client.go makes the only HTTP clients of the program: it alone opens connections to servers. Whom we talk
+// to and what travels there is decided here: the headers, cookies, client certificate and token of a person
+// go to the MCP origin only, nothing switches certificate checks off, and what a server names for sign-in
+// cannot point us into the person's own network.
 
 import (
 	"context"
-	"log/slog"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
 type clientOptions struct {
-	// whom we may talk to
-	server       *url.URL    // of the MCP server
-	allowOrigins []string    // if any, the only origins that are contacted at all
-	authServers  []string    // origins of --auth-server
-	oauthHeaders http.Header // sent to those and nowhere else
-	family       string      // "tcp", "tcp4" or "tcp6"; "" is "tcp"
+	// Whom we may talk to.
+	server       *url.URL // the MCP server
+	allowOrigins []string // if any, the only origins that are contacted
+	authServers  []string // origins of --auth-server, which may have a private address
+	family       string   // "tcp4" or "tcp6"; "" is both
 
-	// what travels to the MCP origin
-	headers *headerSource                         // may be nil
-	token   func(context.Context) (secret, error) // the bearer token, may be nil; not asked where headers.authorized
-	cookies bool
+	// What travels: all but oauthHeaders to the MCP origin only.
+	userAgent    string
+	headers      *headerSource                         // may be nil
+	token        func(context.Context) (secret, error) // may be nil; not asked if headers hold an Authorization
+	cookies      bool
+	cert, key    []byte      // PEM of the client certificate, also shown to authServers; nil for none
+	oauthHeaders http.Header // sent to authServers only
 
-	// TLS
-	caFiles, caDirs []string // PEM, added to the system's roots
-	caOnly          bool
-	cert, key       string // PEM files of the client certificate
-	tls13           bool
+	// Whom to believe.
+	roots  []pemFile // added to the system's roots
+	caOnly bool      // instead of the system's roots
+	tls13  bool
 
-	// proxy
+	// The way there.
 	proxy     func(*http.Request) (*url.URL, error) // nil for none
-	proxyAuth secret                                // "user:password", overrides what the proxy's URL says
+	proxyAuth secret                                // "user:password", instead of what the proxy's URL says
 
-	// time; 0 is the default for connect, none for the others
-	connectTimeout, headersTimeout, bodyTimeout time.Duration
-
-	lookup func(ctx context.Context, host string) ([]netip.Addr, error) // nil for the system's resolver
+	// Limits; 0 is 10 s for connect and none for the others.
+	connectTimeout time.Duration // of the address lookup and TCP, and again of TLS
+	headersTimeout time.Duration // between a request and the headers of its answer
+	bodyTimeout    time.Duration // between two reads of an answer
 }
 
-// newClients makes the three clients: again and once are pinned to the MCP origin and carry headers, cookies
-// and the bearer token; once keeps connections for 1 s only, for exchanges that may not be repeated. auth is
-// for sign-in: it carries nothing, and refuses addresses that a hostile server could point it at.
-func newClients(o clientOptions, log *slog.Logger) (again, once, auth *http.Client, err error) {
-	return http.DefaultClient, http.DefaultClient, http.DefaultClient, nil
+type pemFile struct {
+	name string
+	data []byte
+}
+
+const (
+	maxHeaders   = 64 << 10 // bytes of response headers
+	maxMetadata  = 1 << 20  // bytes of an answer of an authorization server
+	maxRedirects = 3
+	signInLimit  = 30 * time.Second // for one exchange with an authorization server
+	userTimeout  = 30 * time.Second // that sent bytes may stay unacknowledged before the line counts as dead
+)
+
+// newClients makes the three clients. again and once are pinned to the MCP origin; once keeps an idle
+// connection for 1 s only, because a call that may not be repeated must not die on one that has gone stale.
+// auth is for sign-in: it carries nothing of the person, and its answers are bounded in size and time.
+func newClients(o clientOptions) (again, once, auth *http.Client, err error) {
+	conf, err := newTLS(o)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	main := newTransport(o, conf, nil)
+	brief := main.Clone()
+	brief.IdleConnTimeout = time.Second
+	seen := new(atomic.Pointer[netip.Addr])
+	again = &http.Client{Transport: &pinned{o, main, seen}, CheckRedirect: sameOrigin}
+	once = &http.Client{Transport: &pinned{o, brief, seen}, CheckRedirect: sameOrigin}
+	if o.cookies {
+		again.Jar, _ = cookiejar.New(nil) // never fails
+		once.Jar = again.Jar
+	}
+	a := &careful{o: o, known: newTransport(o, conf, vetDial), seen: seen}
+	a.strange = a.known.Clone()
+	a.strange.TLSClientConfig.Certificates = nil
+	return again, once, &http.Client{Transport: a, CheckRedirect: nextHop, Timeout: signInLimit}, nil
+}
+
+// newTLS is what we believe: TLS 1.2 at least, the system's roots unless o.caOnly, and o.roots.
+func newTLS(o clientOptions) (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12}
+	if o.tls13 {
+		conf.MinVersion = tls.VersionTLS13
+	}
+	var err error
+	if conf.RootCAs, err = x509.SystemCertPool(); err != nil || o.caOnly {
+		conf.RootCAs = x509.NewCertPool()
+	}
+	for _, f := range o.roots {
+		if !conf.RootCAs.AppendCertsFromPEM(f.data) {
+			return nil, &usageError{f.name + " holds no certificate in PEM form", "convert it: openssl x509 -inform der -in FILE -out FILE.pem"}
+		}
+	}
+	if o.cert == nil {
+		return conf, nil
+	}
+	for rest := o.key; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+			return nil, &usageError{"the key of --client-key is encrypted", "decrypt it into a file that only you can read: openssl pkey -in KEY -out PLAIN"}
+		}
+	}
+	pair, err := tls.X509KeyPair(o.cert, o.key)
+	if err != nil {
+		return nil, &usageError{"reading --client-cert and --client-key: " + strings.TrimPrefix(err.Error(), "tls: "), "both are PEM files, and the key is the one of the certificate"}
+	}
+	conf.Certificates = []tls.Certificate{pair}
+	return conf, nil
+}
+
+// newTransport has the machine's part of noticing a dead line: TCP keep-alive where it is idle, the user
+// timeout where bytes are on the way, and pings on HTTP/2. vet may refuse an address before it is dialled.
+func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Context, address string) error) *http.Transport {
+	limit := o.connectTimeout
+	if limit == 0 {
+		limit = 10 * time.Second
+	}
+	dialer := &net.Dialer{
+		Timeout:         limit,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3},
+		ControlContext: func(ctx context.Context, _, address string, c syscall.RawConn) error {
+			if vet != nil {
+				if err := vet(ctx, address); err != nil {
+					return err
+				}
+			}
+			return c.Control(setUserTimeout)
+		},
+	}
+	return &http.Transport{
+		Proxy: o.proxyFor,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if o.family != "" {
+				network = o.family
+			}
+			return dialer.DialContext(ctx, network, address)
+		},
+		TLSClientConfig:        conf,
+		TLSHandshakeTimeout:    limit,
+		ResponseHeaderTimeout:  o.headersTimeout,
+		DisableCompression:     true,
+		MaxIdleConnsPerHost:    8,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: maxHeaders,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 10 * time.Second},
+		OnProxyConnectResponse: func(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
+			if resp.StatusCode/100 == 2 {
+				return nil
+			}
+			return proxyRefused(proxy, resp)
+		},
+	}
+}
+
+// proxyFor is the proxy for req, with our credentials. The environment's own text, which may hold a password,
+// does not get into the error.
+func (o clientOptions) proxyFor(req *http.Request) (*url.URL, error) {
+	if o.proxy == nil {
+		return nil, nil
+	}
+	u, err := o.proxy(req)
+	if err != nil {
+		return nil, deny("the proxy of the environment is no address")
+	}
+	if u == nil || o.proxyAuth.empty() {
+		return u, nil
+	}
+	c := *u
+	user, password, _ := strings.Cut(o.proxyAuth.reveal(), ":")
+	c.User = url.UserPassword(user, password)
+	return &c, nil
+}
+
+// proxyRefused is what to tell of a proxy's own answer. Nothing has reached the server.
+func proxyRefused(proxy *url.URL, resp *http.Response) error {
+	text := fmt.Sprintf("the proxy %s answered %d %s", origin(proxy), resp.StatusCode, http.StatusText(resp.StatusCode))
+	if resp.StatusCode == http.StatusProxyAuthRequired {
+		asked := strings.ToLower(strings.Join(resp.Header.Values("Proxy-Authenticate"), ","))
+		if !strings.Contains(asked, "basic") && (strings.Contains(asked, "negotiate") || strings.Contains(asked, "ntlm")) {
+			text += "; it wants Negotiate or NTLM, which mcp-redial does not speak: run a local helper (px or cntlm) and give its address with --proxy"
+		} else {
+			text += "; give the credentials with --proxy-auth-file"
+		}
+	}
+	e := &exchangeError{fate: final, err: errors.New(text)}
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		e.fate = unsent
+	}
+	return e
+}
+
+// deny is the error for what is never sent.
+func deny(format string, args ...any) error {
+	return &exchangeError{fate: final, err: fmt.Errorf(format, args...)}
+}
+
+// allowed says whether an origin may be contacted at all.
+func (o clientOptions) allowed(to string) error {
+	if len(o.allowOrigins) > 0 && !slices.Contains(o.allowOrigins, to) {
+		return deny("refusing to contact %s: --allow-origin does not name it", to)
+	}
+	return nil
+}
+
+// send performs a checked request.
+func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL, seen *atomic.Pointer[netip.Addr]) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	if proxy == nil && origin(req.URL) == origin(o.server) {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+			if a, err := netip.ParseAddrPort(i.Conn.RemoteAddr().String()); err == nil {
+				addr := a.Addr().Unmap()
+				seen.Store(&addr)
+			}
+		}})
+	}
+	resp, err := t.RoundTrip(req.WithContext(ctx))
+	if err == nil && proxy != nil && resp.StatusCode == http.StatusProxyAuthRequired {
+		resp.Body.Close()
+		err = proxyRefused(proxy, resp)
+	}
+	if err != nil {
+		cancel(nil)
+		if proxy != nil {
+			err = fmt.Errorf("through the proxy %s: %w", origin(proxy), err)
+		}
+		return nil, err
+	}
+	resp.Body = &impatientBody{resp.Body, ctx, cancel, o.bodyTimeout}
+	return resp, nil
+}
+
+// An impatientBody gives up when a single read takes longer than limit, if there is one. Time between reads
+// is ours.
+type impatientBody struct {
+	io.ReadCloser
+	ctx    context.Context // of this one exchange, which the body belongs to
+	cancel context.CancelCauseFunc
+	limit  time.Duration
+}
+
+func (b *impatientBody) Read(p []byte) (int, error) {
+	if b.limit > 0 {
+		t := time.AfterFunc(b.limit, func() { b.cancel(fmt.Errorf("no byte of the answer for %v (--body-timeout)", b.limit)) })
+		defer t.Stop()
+	}
+	n, err := b.ReadCloser.Read(p)
+	if cause := context.Cause(b.ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return n, err
+}
+
+func (b *impatientBody) Close() error {
+	defer b.cancel(nil)
+	return b.ReadCloser.Close()
+}
+
+// fail keeps RoundTripper's promise to close the body.
+func fail(req *http.Request, err error) (*http.Response, error) {
+	if req.Body != nil {
+		req.Body.Close()
+	}
+	return nil, err
+}
+
+// pinned speaks with the MCP origin only, and adds what a person gave for it.
+type pinned struct {
+	o    clientOptions
+	t    *http.Transport
+	seen *atomic.Pointer[netip.Addr] // where the MCP server was last reached, on no proxy
+}
+
+func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
+	to := origin(req.URL)
+	if home := origin(p.o.server); to != home {
+		return fail(req, deny("refusing to send to %s what is meant for %s", to, home))
+	}
+	if err := p.o.allowed(to); err != nil {
+		return fail(req, err)
+	}
+	proxy, err := p.o.proxyFor(req)
+	if err != nil {
+		return fail(req, err)
+	}
+	ctx := req.Context()
+	req = req.Clone(ctx)
+	req.Header.Set("User-Agent", p.o.userAgent)
+	if p.o.headers != nil {
+		h, err := p.o.headers.current(ctx)
+		if err != nil {
+			return fail(req, err)
+		}
+		for name, values := range h {
+			if name != "Accept" && name != "Content-Type" { // ours are what the transport needs
+				req.Header[name] = values
+			}
+		}
+	}
+	if p.o.token != nil && req.Header.Get("Authorization") == "" {
+		t, err := p.o.token(ctx)
+		if err != nil {
+			return fail(req, err)
+		}
+		if !t.empty() {
+			req.Header.Set("Authorization", "Bearer "+t.reveal())
+		}
+	}
+	return p.o.send(p.t, req, proxy, p.seen)
+}
+
+// sameOrigin follows a redirect that keeps method, body and origin (RFC 9110, 15.4.8 and 15.4.9).
+func sameOrigin(req *http.Request, via []*http.Request) error {
+	code, to := req.Response.StatusCode, origin(req.URL)
+	switch {
+	case to != origin(via[0].URL):
+		return deny("the server redirects (%d) to %s; if that is right, give its address there as the URL", code, to)
+	case code != http.StatusTemporaryRedirect && code != http.StatusPermanentRedirect:
+		return deny("the server redirects (%d) to another path on %s; give that address as the URL", code, to)
+	case len(via) > maxRedirects:
+		return deny("the server redirects for ever")
+	}
+	return nil
+}
+
+// nextHop follows the redirects of metadata. Each hop then passes careful like a first request.
+func nextHop(req *http.Request, via []*http.Request) error {
+	switch {
+	case via[0].Method != http.MethodGet:
+		return deny("refusing to follow a redirect (%d) to %s with credentials", req.Response.StatusCode, origin(req.URL))
+	case via[len(via)-1].URL.Scheme != req.URL.Scheme:
+		return deny("refusing to follow a redirect from %s to %s", via[len(via)-1].URL.Scheme, req.URL.Scheme)
+	case len(via) > maxRedirects:
+		return deny("%s redirects for ever", origin(req.URL))
+	}
+	req.Header.Del("Referer") // the path of a metadata document is nobody else's business
+	return nil
+}
+
+// careful is for addresses that a server named. The MCP server's own origin is the person's choice and exempt.
+type careful struct {
+	o              clientOptions
+	known, strange *http.Transport // with and without the client certificate
+	seen           *atomic.Pointer[netip.Addr]
+}
+
+// A trust is what a dial for sign-in may do; it travels in the context, and the zero value trusts nobody.
+type trust struct {
+	any    bool       // an origin that the person chose, or a proxy
+	named  bool       // by --auth-server
+	server netip.Addr // where the MCP server is, if known
+}
+
+type trustKey struct{}
+
+func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
+	to, own := origin(req.URL), origin(req.URL) == origin(c.o.server)
+	if err := c.o.allowed(to); err != nil {
+		return fail(req, err)
+	}
+	proxy, err := c.o.proxyFor(req)
+	if err != nil {
+		return fail(req, err)
+	}
+	t := trust{any: own, named: slices.Contains(c.o.authServers, to)}
+	if a := c.seen.Load(); a != nil {
+		t.server = *a
+	} else if a, err := netip.ParseAddr(c.o.server.Hostname()); err == nil {
+		t.server = a.Unmap()
+	}
+	local := isLocalName(req.URL.Hostname())
+	if !own && req.URL.Scheme != "https" && !local {
+		return fail(req, deny("refusing to contact %s for sign-in: not https", to))
+	}
+	if proxy != nil && !own {
+		if err := t.vetName(req.URL.Hostname()); err != nil {
+			return fail(req, err)
+		}
+		t.any = true // the proxy polices the rest
+	}
+	req = req.Clone(context.WithValue(req.Context(), trustKey{}, t))
+	next := c.strange
+	if own || t.named {
+		next = c.known
+	}
+	if t.named {
+		for name, values := range c.o.oauthHeaders {
+			req.Header[name] = values
+		}
+	}
+	resp, err := c.o.send(next, req, proxy, c.seen)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = http.MaxBytesReader(nil, resp.Body, maxMetadata)
+	return resp, nil
+}
+
+// vetDial refuses the address that is about to be dialled, after the lookup, so that no name can lie about it.
+func vetDial(ctx context.Context, address string) error {
+	t, _ := ctx.Value(trustKey{}).(trust)
+	a, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return deny("refusing to dial for sign-in: no address")
+	}
+	return t.vet(a.Addr())
+}
+
+// vetName judges what a proxy would look up: literal addresses, in any spelling, and names of this machine.
+func (t trust) vetName(host string) error {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return t.vet(a)
+	}
+	label := host[strings.LastIndexByte(strings.TrimSuffix(host, "."), '.')+1:]
+	if isLocalName(host) {
+		return t.vet(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	} else if label != "" && label[0] >= '0' && label[0] <= '9' {
+		return deny("refusing to contact %s for sign-in: a number is no name", clean(host))
+	}
+	return nil
+}
+
+func isLocalName(host string) bool {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && a.Unmap().IsLoopback()
+}
+
+// vet says whether a server that is not trusted further may point us at a (protocol.md's SSRF rules).
+func (t trust) vet(a netip.Addr) error {
+	a = a.Unmap().WithZone("")
+	if nat64 := netip.MustParsePrefix("64:ff9b::/96"); nat64.Contains(a) {
+		b := a.As16()
+		a = netip.AddrFrom4([4]byte(b[12:]))
+	}
+	switch {
+	case t.any:
+	case isThisHost(a) || a.IsLinkLocalUnicast():
+		if !t.server.IsValid() || !isThisHost(t.server) {
+			return deny("refusing to contact %s for sign-in: an address of this machine or its link, named by a remote server", a)
+		}
+	case isPrivate(a):
+		if !t.named && (!t.server.IsValid() || !isPrivate(t.server)) {
+			return deny("refusing to contact the private address %s for sign-in; if it is right, name the server with --auth-server", a)
+		}
+	case !a.IsGlobalUnicast():
+		return deny("refusing to contact %s for sign-in", a)
+	}
+	return nil
+}
+
+func isThisHost(a netip.Addr) bool {
+	return a.IsLoopback() || a.IsUnspecified() || netip.MustParsePrefix("0.0.0.0/8").Contains(a)
+}
+
+func isPrivate(a netip.Addr) bool {
+	return a.IsPrivate() || netip.MustParsePrefix("100.64.0.0/10").Contains(a) || netip.MustParsePrefix("fec0::/10").Contains(a) ||
+		netip.MustParsePrefix("64:ff9b:1::/48").Contains(a)
 }

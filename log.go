@@ -84,6 +84,11 @@ func escape(s string, limit int) string {
 	return b.String()
 }
 
+// A usageError is what a person got wrong, and the next step. main.go prints it as error and hint; exit 2.
+type usageError struct{ text, hint string }
+
+func (e *usageError) Error() string { return e.text }
+
 // A sink writes lines in a goroutine of its own, which ends at close. A line that finds the queue full is
 // dropped.
 type sink struct {
