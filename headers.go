@@ -1,34 +1,263 @@
 package main
 
 // headers.go holds the headers that a person adds: from arguments, files and a command. It reads those files
-// and runs that command, without a shell and without arguments. Values go to the MCP origin only (client.go
-// sees to that) and never into an error or a log.
+// and runs that command, without arguments and without a shell. What a header says goes to the MCP origin
+// only (client.go sees to that) and never into an error or a log.
 
 import (
 	"context"
-	"log/slog"
+	"errors"
+	"fmt"
 	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
 )
 
 type headerOptions struct {
-	lines   []string // "Name: value" from --header, ${VAR} not yet expanded
-	files   []string // --header-file
-	command string   // --header-command, an absolute path
+	args    []headerArg // in the order of the command line
+	command string      // --header-command, an absolute path; "" for none
 	getenv  func(string) (string, bool)
 }
 
-// A headerSource is the current set of static headers.
-type headerSource struct{}
-
-func newHeaderSource(ctx context.Context, o headerOptions, log *slog.Logger) (*headerSource, error) {
-	return &headerSource{}, nil
+// A headerArg is a "Name: value" with ${VAR} not yet expanded, or a file of such lines.
+type headerArg struct {
+	line secret
+	file string
 }
 
-// authorized says that the person set an Authorization header, so that there is no sign-in.
-func (s *headerSource) authorized() bool { return false }
+const (
+	commandLimit  = 10 * time.Second
+	commandPause  = 10 * time.Second // between two runs, at least
+	commandOutput = 64 << 10         // bytes
+)
 
-// current is the set to send now. The command is run again when its Expires-In has passed.
-func (s *headerSource) current(ctx context.Context) (http.Header, error) { return nil, nil }
+// A headerSource is the current set of added headers. Its methods may be called concurrently.
+type headerSource struct {
+	o     headerOptions
+	typed map[string]string // as written, before ${VAR}; mcp-remote's identity of the stored sign-in has them
 
-// refresh reads the sources again after a 401. The error is a *signInError if nothing changed.
-func (s *headerSource) refresh(ctx context.Context) error { return nil }
+	turn chan struct{} // of capacity 1; held by the one that reads the sources, and guards ran
+	ran  time.Time     // when the command was last started
+	set  atomic.Pointer[headerSet]
+}
+
+type headerSet struct {
+	header http.Header
+	until  time.Time // zero: until the server refuses it
+}
+
+// newHeaderSource reads arguments and files. An error is a *usageError. The command is first run by current.
+func newHeaderSource(o headerOptions) (*headerSource, error) {
+	s := &headerSource{o: o, turn: make(chan struct{}, 1)}
+	header, typed, err := s.written()
+	if err != nil {
+		return nil, err
+	}
+	if s.typed = typed; o.command == "" {
+		s.set.Store(&headerSet{header: header})
+	}
+	return s, nil
+}
+
+// current is the set to send now: the caller must not change it. The command runs where it has not run yet or
+// its Expires-In has passed. Errors are *signInError, or the context's.
+func (s *headerSource) current(ctx context.Context) (http.Header, error) {
+	if set := s.set.Load(); set != nil && (set.until.IsZero() || time.Now().Before(set.until)) {
+		return set.header, nil
+	}
+	return s.read(ctx, s.set.Load())
+}
+
+// authorized says that the person gave an Authorization header, so that there is no sign-in.
+func (s *headerSource) authorized() bool {
+	set := s.set.Load()
+	return set != nil && set.header.Get("Authorization") != ""
+}
+
+// refresh reads the sources again after the server has refused what they gave. It returns nil if there is
+// something new to try; otherwise a *signInError, or the context's error.
+func (s *headerSource) refresh(ctx context.Context) error {
+	old := s.set.Load()
+	header, err := s.read(ctx, old)
+	if err == nil && old != nil && same(header, old.header) {
+		err = &signInError{err: errors.New("the server refuses the headers that it was given"), hint: "renew the value of --header, --header-file or --header-command"}
+	}
+	return err
+}
+
+func same(a, b http.Header) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for name := range a {
+		if !slices.Equal(a[name], b[name]) {
+			return false
+		}
+	}
+	return true
+}
+
+// read makes a new set, unless somebody else has replaced old meanwhile.
+func (s *headerSource) read(ctx context.Context, old *headerSet) (http.Header, error) {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if set := s.set.Load(); set != old {
+		return set.header, nil
+	}
+	header, _, err := s.written()
+	if err != nil {
+		return nil, &signInError{err: err}
+	}
+	set := &headerSet{header: header}
+	if s.o.command != "" {
+		if pause := time.Until(s.ran.Add(commandPause)); pause > 0 {
+			return nil, &signInError{err: errors.New("waiting to run --header-command again"), outage: true, wait: pause}
+		}
+		s.ran = time.Now()
+		life, err := s.run(ctx, header)
+		if err != nil {
+			return nil, &signInError{err: err, outage: true, wait: commandPause, hint: "run the command of --header-command by hand"}
+		}
+		if life > 0 {
+			set.until = s.ran.Add(max(life, commandPause))
+		}
+	}
+	s.set.Store(set)
+	return header, nil
+}
+
+// written reads the arguments and the files. A later line replaces an earlier one of the same spelling.
+func (s *headerSource) written() (http.Header, map[string]string, error) {
+	var order []string
+	typed := map[string]string{}
+	add := func(where, line string) error {
+		name, value, err := parseHeader(where, line)
+		if _, twice := typed[name]; !twice {
+			order = append(order, name)
+		}
+		typed[name] = value
+		return err
+	}
+	for _, a := range s.o.args {
+		if a.file == "" {
+			if err := add("--header", a.line.reveal()); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		text, err := os.ReadFile(a.file)
+		if err != nil {
+			return nil, nil, &usageError{"reading --header-file: " + err.Error(), "give the path of a file with a line Name: value for each header"}
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+				continue
+			}
+			if err := add(fmt.Sprintf("%s line %d", a.file, i+1), line); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	header := http.Header{}
+	for _, name := range order {
+		value, err := expand("the header "+name, typed[name], s.o.getenv)
+		if err != nil {
+			return nil, nil, err
+		}
+		if value = strings.TrimSpace(value); strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+			return nil, nil, &usageError{"the header " + name + " has a line break or control character in its value", "give it as one line"}
+		}
+		header.Add(name, value)
+	}
+	return header, typed, nil
+}
+
+var (
+	headerForm   = regexp.MustCompile(`^([A-Za-z0-9_-]+):[ \t]*([^\r\n\x{2028}\x{2029}]*)$`)
+	variableForm = regexp.MustCompile(`\$\{([^}]+)}`)
+	headersTaken = regexp.MustCompile(`(?i)^(host|content-length|content-encoding|accept-encoding|connection|keep-alive|transfer-encoding|te|trailer|upgrade|expect|proxy-.*|last-event-id|mcp-session-id|mcp-protocol-version|mcp-method|mcp-name|mcp-param-.*)$`)
+)
+
+// parseHeader takes a line apart. Errors name where it stands and never repeat it.
+func parseHeader(where, line string) (name, value string, err error) {
+	m := headerForm.FindStringSubmatch(line)
+	if m == nil {
+		return "", "", &usageError{where + " is not a header on one line", "write it as 'Name: value'"}
+	}
+	if headersTaken.MatchString(m[1]) {
+		return "", "", &usageError{where + " sets " + m[1] + ", which the bridge or HTTP itself must set", "leave it out"}
+	}
+	return m[1], m[2], nil
+}
+
+// expand replaces each ${NAME} in s. A variable that is not set is an error: the text itself is never sent.
+func expand(where, s string, getenv func(string) (string, bool)) (string, error) {
+	var missing string
+	s = variableForm.ReplaceAllStringFunc(s, func(v string) string {
+		name := v[2 : len(v)-1]
+		value, ok := getenv(name)
+		if !ok {
+			missing = name
+		}
+		return value
+	})
+	if missing != "" {
+		return "", &usageError{where + " needs the variable " + clean(missing) + ", which is not set", "set it in the environment of the client, or in env of its configuration"}
+	}
+	return s, nil
+}
+
+// run adds what the command prints to header. life is its Expires-In line, 0 if there is none.
+func (s *headerSource) run(ctx context.Context, header http.Header) (life time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.o.command)
+	cmd.WaitDelay = time.Second
+	var out output
+	cmd.Stdout = &out
+	if err := cmd.Run(); ctx.Err() != nil {
+		return 0, fmt.Errorf("running --header-command: %w", context.Cause(ctx))
+	} else if err != nil {
+		return 0, fmt.Errorf("running --header-command: %w", err)
+	}
+	for line := range strings.Lines(string(out.text)) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		name, value, err := parseHeader("the output of --header-command", line)
+		if err != nil {
+			return 0, err
+		}
+		if strings.EqualFold(name, "Expires-In") {
+			seconds, err := strconv.ParseUint(value, 10, 31)
+			if err != nil {
+				return 0, errors.New("the Expires-In of --header-command is no number of seconds")
+			}
+			life = time.Duration(seconds) * time.Second
+			continue
+		}
+		header.Set(name, value)
+	}
+	return life, nil
+}
+
+// output holds what the command prints, up to its bound.
+type output struct{ text []byte }
+
+func (o *output) Write(p []byte) (int, error) {
+	if len(o.text)+len(p) > commandOutput {
+		return 0, fmt.Errorf("more than %d bytes of output", commandOutput)
+	}
+	o.text = append(o.text, p...)
+	return len(p), nil
+}
