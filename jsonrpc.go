@@ -611,8 +611,8 @@ func newResult(id string, result json.RawMessage) message {
 	return compose(message{kind: response, id: id}, "result", result)
 }
 
-// A fault is the data of an error that the bridge itself makes, for programs.
-type fault struct {
+// An errorData is the data of an error that the bridge itself makes, for programs.
+type errorData struct {
 	Source     string `json:"source"` // set by errorReply
 	Reason     string `json:"reason"`
 	MayHaveRun bool   `json:"mayHaveRun"`
@@ -623,14 +623,14 @@ type fault struct {
 }
 
 // errorReply makes an error response; id "" is written as null, and data may be nil.
-func errorReply(id string, code int, text string, data *fault) message {
+func errorReply(id string, code int, text string, data *errorData) message {
 	if data != nil {
 		data.Source = "mcp-redial"
 	}
 	e, _ := json.Marshal(struct {
-		Code    int    `json:"code"`
-		Message string `json:"message"`
-		Data    *fault `json:"data,omitempty"`
+		Code    int        `json:"code"`
+		Message string     `json:"message"`
+		Data    *errorData `json:"data,omitempty"`
 	}{code, text, data})
 	return compose(message{kind: response, id: id, failed: true}, "error", e)
 }

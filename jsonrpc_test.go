@@ -63,5 +63,5 @@ func TestSmoke(t *testing.T) {
 		mem.free(c)
 	}
 	t.Log(n, mem.used)
-	t.Logf("%s", errorReply("", -31001, "hm", &fault{Reason: "x"}).raw)
+	t.Logf("%s", errorReply("", -31001, "hm", &errorData{Reason: "x"}).raw)
 }
