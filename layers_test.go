@@ -25,7 +25,7 @@ import (
 )
 
 // Packages that touch nothing but memory and time. Every file may import them.
-const pure = "bufio bytes cmp container/heap container/list context encoding/base64 encoding/hex encoding/json errors " +
+const pure = "bufio bytes cmp container/heap container/list context encoding/base64 encoding/binary encoding/hex encoding/json errors " +
 	"fmt io iter log/slog maps math math/bits math/rand/v2 net/url path regexp slices strconv strings sync sync/atomic " +
 	"text/tabwriter time unicode unicode/utf8"
 
@@ -81,7 +81,6 @@ var powers = map[string]string{
 
 // exceptions are single uses that the table of powers would forbid, each with its reason.
 var exceptions = map[string]string{
-	"callback.go os/exec":      "its layer may start the browser",
 	"transport.go http.Client": "a field's type: the clients are made in client.go",
 	"oauth.go http.Client":     "a field's type: the clients are made in client.go",
 	"check.go http.Client":     "a field's type: the clients are made in client.go",
