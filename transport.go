@@ -5,6 +5,7 @@ package main
 // connection of its own (client.go does), retries nothing and remembers nothing.
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,7 +17,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -39,8 +39,16 @@ func (f fate) String() string {
 }
 
 const (
+	jsonType     = "application/json"
+	eventStream  = "text/event-stream"
 	maxErrorBody = 64 << 10        // bytes of an error answer that are kept for classification
+	drainTime    = 2 * time.Second // for what is left of a body that nobody waits for
 	maxWait      = 5 * time.Minute // the longest floor a server can set with retry or Retry-After
+)
+
+var (
+	errNoAnswer  = errors.New("the server ended the exchange")
+	errBadAnswer = errors.New("the answer is not JSON-RPC")
 )
 
 // An exchangeError says how an exchange failed, as fields: nothing is ever matched in its text, which
@@ -128,13 +136,14 @@ func (w *wire) exchange(ctx context.Context, method string, u *url.URL, h http.H
 	})
 	req := (&http.Request{Method: method, URL: u, Host: u.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	client := w.again
+	if m == nil || m.safe {
+		h["Idempotency-Key"] = []string{} // net/http: may be retried on a stale connection; not sent
+	}
 	if m != nil {
 		req.ContentLength = int64(m.size())
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(m.body()), nil }
 		req.Body, _ = req.GetBody()
-		if m.safe {
-			h["Idempotency-Key"] = []string{} // net/http: may be retried on a stale connection; not sent
-		} else {
+		if !m.safe {
 			client = w.once
 		}
 	}
@@ -192,13 +201,59 @@ func connectionError(err error, connected bool) error {
 		return &exchangeError{fate: final, cert: true, err: fmt.Errorf("checking the server's certificate: %w", err)}
 	}
 	if !connected {
-		return &exchangeError{fate: unsent, err: fmt.Errorf("connecting: %w", err)}
+		return &exchangeError{fate: unsent, err: fmt.Errorf("connecting: %w", cause(err))}
 	}
-	return &exchangeError{fate: unknown, err: fmt.Errorf("waiting for the answer: %w", err)}
+	return &exchangeError{fate: unknown, err: fmt.Errorf("waiting for the answer: %w", cause(err))}
+}
+
+// cause is the part of an error of net/http that is fit to be shown: net/http quotes malformed answers, a
+// proxy's words and the debug data of GOAWAY.
+func cause(err error) error {
+	var (
+		network interface { // net.Error; this file need not import net
+			error
+			Timeout() bool
+		}
+		alert  tls.AlertError
+		record tls.RecordHeaderError
+	)
+	switch {
+	case errors.As(err, &network):
+		return network
+	case errors.As(err, &alert):
+		return alert
+	case errors.As(err, &record):
+		return record
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return errors.New("the server closed the connection")
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return http.ErrSchemeMismatch
+	}
+	return errors.New("the connection broke")
+}
+
+// readError classifies an error met while reading the body of an answer; after and wait say where and when
+// its stream can be resumed.
+func readError(ctx context.Context, err error, after string, wait time.Duration) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	e := &exchangeError{fate: unknown, after: after, wait: wait}
+	switch {
+	case errors.Is(err, errTooLarge):
+		e.fate, e.err = final, fmt.Errorf("reading the answer: %w", errTooLarge)
+	case err == io.EOF:
+		e.err = errNoAnswer
+	default:
+		e.err = fmt.Errorf("reading the answer: %w", cause(err))
+	}
+	return e
 }
 
 // statusError classifies a response that is no success.
 func statusError(resp *http.Response, session bool) error {
+	late := time.AfterFunc(drainTime, func() { resp.Body.Close() })
+	defer late.Stop()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	e := &exchangeError{
 		fate:      final,
@@ -217,7 +272,7 @@ func statusError(resp *http.Response, session bool) error {
 	case session && (code == http.StatusNotFound || code == http.StatusGone),
 		session && code == http.StatusBadRequest && strings.Contains(strings.ToLower(string(body)), "session"):
 		e.fate = gone
-	case code >= 500, code == http.StatusRequestTimeout:
+	case code >= 500 && code != http.StatusNotImplemented, code == http.StatusRequestTimeout:
 		e.fate = unknown
 	}
 	return e
@@ -225,16 +280,35 @@ func statusError(resp *http.Response, session bool) error {
 
 // retryAfter reads a Retry-After header: seconds or an HTTP date (RFC 9110, 10.2.3). Nonsense is 0.
 func retryAfter(v string, now time.Time) time.Duration {
-	if v == "" {
-		return 0
-	}
-	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
-		return min(time.Duration(s)*time.Second, maxWait)
+	if d, ok := parseWait(v, time.Second); ok {
+		return d
 	}
 	if t, err := http.ParseTime(v); err == nil {
 		return max(0, min(t.Sub(now), maxWait))
 	}
 	return 0
+}
+
+// parseWait reads ASCII digits as a number of units; whatever exceeds maxWait is maxWait.
+func parseWait(digits string, unit time.Duration) (d time.Duration, ok bool) {
+	for _, c := range []byte(digits) {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		d = min(10*d+time.Duration(c-'0')*unit, maxWait)
+	}
+	return d, digits != ""
+}
+
+// accepted ends an exchange whose answer says nothing more. What little of a body there is gets read, so that
+// the connection can be used again.
+func accepted(resp *http.Response) error {
+	if resp.ContentLength != 0 && mediaType(resp.Header) != eventStream {
+		late := time.AfterFunc(drainTime, func() { resp.Body.Close() })
+		defer late.Stop()
+		io.CopyN(io.Discard, resp.Body, maxErrorBody)
+	}
+	return nil
 }
 
 // mediaType is the essence of a Content-Type, lower case, "" if there is none or it is malformed.
@@ -244,4 +318,32 @@ func mediaType(h http.Header) string {
 		return ""
 	}
 	return t
+}
+
+// sniffed returns the media type of an answer and its body. Where the type is missing, or only says that it
+// is text, the first bytes decide.
+func sniffed(resp *http.Response) (string, io.Reader) {
+	kind := mediaType(resp.Header)
+	if kind != "" && kind != "text/plain" {
+		return kind, resp.Body
+	}
+	first := make([]byte, 512)
+	n, err := io.ReadAtLeast(resp.Body, first, 1)
+	first = first[:n]
+	body := io.MultiReader(bytes.NewReader(first), resp.Body)
+	switch first = bytes.TrimLeft(bytes.TrimPrefix(first, []byte("\xef\xbb\xbf")), " \t\r\n"); {
+	case err != nil, len(first) > 0 && (first[0] == '{' || first[0] == '['):
+		return jsonType, body // which says by itself what is wrong if nothing could be read
+	case len(first) > 0 && first[0] != '<' && kind == "":
+		return eventStream, body
+	}
+	return kind, body
+}
+
+// notExpected is the failure of an exchange whose answer has the media type kind, which nobody can use.
+func notExpected(resp *http.Response, kind string) error {
+	if kind == "" {
+		kind = "something without a media type"
+	}
+	return &exchangeError{fate: final, status: resp.StatusCode, err: fmt.Errorf("the server answered with %s, which is no MCP", clean(kind))}
 }
