@@ -1058,8 +1058,10 @@ func (b *bridge) discard(s *session) {
 	}
 	b.toSay = nil
 	for x := range s.live {
-		if x.stream || x.c.then != nil || s.kind == kindSSE {
+		if x.stream || x.c.then != nil {
 			x.cancel(errOver)
+		} else if s.kind == kindSSE { // what the POST says tells whether the server has the call
+			time.AfterFunc(lingering, func() { x.cancel(errOver) })
 		}
 	}
 	for id, sr := range b.asked {
@@ -1401,7 +1403,9 @@ func (b *bridge) taken(c *call, x *exchange) {
 		if c.then != nil {
 			c.then(message{}, nil)
 		}
-	case x.s.kind == kindSSE: // the answer comes on the stream
+	case x.s.kind == kindSSE && x.s == b.sess: // the answer comes on the stream
+	case x.s.kind == kindSSE:
+		b.failed(c, x, &exchangeError{fate: unknown, err: errors.New("the stream that was to bring the answer was lost")})
 	case x.stray:
 		b.fail(c, faultBadAnswer, "the server answered with the id of another request", nil)
 	case x.s.streamOpen && x.s == b.sess:
@@ -1553,7 +1557,7 @@ func (b *bridge) lost(s *session, e *exchangeError) {
 		}
 		if c.m.kind != request { // answers to requests of that session are worthless now
 			b.drop(c)
-		} else if s.kind == kindSSE || c.state == resuming || c.x == nil {
+		} else if c.state == resuming || c.x == nil {
 			if c.x != nil {
 				c.x.cancel(errOver)
 			}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func testOptions() options {
+	return options{
+		server: "http://mcp.test", transport: "http-first", protocol: "auto", autoReconnect: true,
+		maxRetries: 10, initialDelay: 2 * time.Second, maxDelay: 30 * time.Second, multiplier: 1.5,
+		holdTimeout: 25 * time.Second, pingInterval: 30 * time.Second, retryCalls: "safe", offlineStart: true,
+		maxMessage: 64 << 20, maxMemory: 256 << 20,
+	}
+}
+
+// A host is a client of the bridge: it writes lines and reads them, in a bubble.
+type host struct {
+	t     *testing.T
+	b     *bridge
+	in    *io.PipeWriter
+	lines chan string
+	stop  context.CancelFunc // a signal
+	ended chan error
+	signs []func() error // what sign-ins come to, in order; then success
+	snaps []snapshot
+	next  int
+}
+
+// newHost runs a bridge to a server on n. It is ended with the test.
+func newHost(t *testing.T, n *memNet, o options) *host {
+	h := &host{t: t, lines: make(chan string, 10000), ended: make(chan error, 1)}
+	w := n.wire(t, "http://mcp.test/mcp")
+	w.mem = newBudget(o.maxMemory, o.maxMessage)
+	w.max = o.maxMessage
+	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	h.b = newBridge(o, outside{
+		connect: func(k transportKind) transport {
+			switch k {
+			case kindSSE:
+				return newSSE(w)
+			case kindStateless:
+				return newStateless(w)
+			}
+			return newStreamable(w)
+		},
+		signIn: func(ctx context.Context, challenge string, status int, waiting func(string)) error {
+			if len(h.signs) == 0 {
+				return nil
+			}
+			f := h.signs[0]
+			h.signs = h.signs[1:]
+			return f()
+		},
+		remember: func(s snapshot) { h.snaps = append(h.snaps, s) },
+	}, log, w.mem)
+	in, inw := io.Pipe()
+	outr, out := io.Pipe()
+	h.in = inw
+	ctx, cancel := context.WithCancel(context.Background())
+	h.stop = cancel
+	go func() {
+		h.ended <- h.b.run(ctx, in, out)
+		in.Close()
+		out.Close()
+	}()
+	go func() {
+		r := bufio.NewReader(outr)
+		for {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				close(h.lines)
+				return
+			}
+			h.lines <- strings.TrimSuffix(line, "\n")
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		inw.Close()
+		outr.Close()
+		synctest.Wait()
+	})
+	return h
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	if w.t.Context().Err() == nil {
+		w.t.Logf("%s %s", time.Now().Format("05.000"), strings.TrimSpace(string(b)))
+	}
+	return len(b), nil
+}
+
+func (h *host) say(line string) {
+	h.t.Helper()
+	if _, err := io.WriteString(h.in, line+"\n"); err != nil {
+		h.t.Fatalf("writing %s: %v", line, err)
+	}
+}
+
+// hear is the next line within d of virtual time, "" if there is none.
+func (h *host) hear(d time.Duration) string {
+	select {
+	case l := <-h.lines:
+		return l
+	case <-time.After(d):
+		return ""
+	}
+}
+
+// answer is the next response to id within d, with what came before it left out.
+func (h *host) answer(id string, d time.Duration) string {
+	h.t.Helper()
+	limit := time.After(d)
+	for {
+		select {
+		case l, ok := <-h.lines:
+			if !ok {
+				h.t.Fatalf("the bridge ended before the answer to %s", id)
+			}
+			var m struct {
+				ID     json.RawMessage
+				Method string
+			}
+			if err := json.Unmarshal([]byte(l), &m); err != nil {
+				h.t.Fatalf("no JSON: %s", l)
+			}
+			if string(m.ID) == id && m.Method == "" {
+				return l
+			}
+		case <-limit:
+			h.t.Fatalf("no answer to %s within %v", id, d)
+		}
+	}
+}
+
+func (h *host) hello() {
+	h.t.Helper()
+	h.say(`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
+	if got := h.answer("0", time.Minute); !strings.Contains(got, `"result"`) {
+		h.t.Fatalf("initialize: %s", got)
+	}
+	h.say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+	synctest.Wait()
+}
+
+func (h *host) list() {
+	h.t.Helper()
+	h.say(`{"jsonrpc":"2.0","id":"list","method":"tools/list"}`)
+	h.answer(`"list"`, time.Minute)
+}
+
+func (h *host) call(tool, args string) string {
+	h.t.Helper()
+	h.next++
+	h.say(fakeCallLine(h.next, tool, args))
+	return fmt.Sprint(h.next)
+}
+
+func bridgeBubble(t *testing.T, s *fakeServer, f func(t *testing.T, n *memNet, h *host)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet()
+		s.start(t, n.listen("mcp.test:80"))
+		f(t, n, newHost(t, n, testOptions()))
+	})
+}
+
+func TestBridgeBasics(t *testing.T) {
+	for name, s := range map[string]*fakeServer{
+		"streamable json": {},
+		"streamable sse":  {streams: true, ids: true},
+		"sse":             {kind: fakeSSE},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+				h.hello()
+				h.list()
+				id := h.call("echo", `"text":"hi"`)
+				if got := h.answer(id, time.Second); !strings.Contains(got, "hi") {
+					t.Error(got)
+				}
+				s.restart()
+				id = h.call("echo", `"text":"again"`)
+				if got := h.answer(id, 10*time.Second); !strings.Contains(got, "again") {
+					t.Error(got)
+				}
+				h.in.Close()
+				if err := <-h.ended; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
