@@ -3,6 +3,12 @@ package main
 // filter.go decides which tools the client may see and call, and knows which of them may be called twice. It is
 // pure. What a server says of its tools (annotations) is its claim; it holds for one session.
 
+import (
+	"strings"
+)
+
+const maxNoted = 4 << 20 // bytes of the names of all tools that are noted; the server listed no others
+
 type filterOptions struct {
 	ignore   []string // --ignore-tool: patterns of tools that are hidden and refused
 	allow    []string // --allow-tool: if there are any, all other tools are hidden and refused
@@ -18,23 +24,93 @@ const (
 )
 
 // A filter belongs to the loop; it is not safe for concurrent use.
-type filter struct{ filterOptions }
+type filter struct {
+	filterOptions
+	tools map[string]hints // as this session's lists have them
+	size  int              // bytes of their names
+}
+
+type hints struct{ readOnly, repeatable bool }
 
 // newFilter takes patterns in which * stands for any number of characters; they match whole names, in any
 // case of letters.
-func newFilter(o filterOptions) *filter { return &filter{o} }
+func newFilter(o filterOptions) *filter {
+	f := &filter{filterOptions: o}
+	f.reset()
+	return f
+}
 
 // list takes a response to tools/list on its way to the client, notes what it says of each tool, and returns
 // it without the tools that may not be seen. m itself is returned if nothing has to go; if not, the new
 // message carries m's charge, and all that stays in it is byte for byte the same.
-func (f *filter) list(m message) message { return m }
+func (f *filter) list(m message) message {
+	return editTools(m, func(tool []byte) []byte {
+		name, ok := unquote(peek(tool, "name"))
+		if _, known := f.tools[name]; !known {
+			f.size += len(name)
+		}
+		if ok && f.size <= maxNoted {
+			claims := func(hint string) bool { return string(peek(tool, "annotations", hint)) == "true" }
+			f.tools[name] = hints{claims("readOnlyHint"), claims("readOnlyHint") || claims("idempotentHint")}
+		}
+		if f.call(name) != allowed {
+			return nil
+		}
+		return tool
+	})
+}
 
-// call says whether the named tool may be called. Where it says lookup even after all pages have been
-// listed, the tool does not exist or was removed: denied.
-func (f *filter) call(tool string) verdict { return allowed }
+// call says whether the named tool may be called; "" is a call that names none or more than one. Where it
+// still says lookup after all pages have been listed, the server has no such tool: denied.
+func (f *filter) call(tool string) verdict {
+	restricted := f.readOnly || len(f.ignore)+len(f.allow) > 0
+	hints, listed := f.tools[tool]
+	switch {
+	case tool == "" && restricted, matches(f.ignore, tool), len(f.allow) > 0 && !matches(f.allow, tool):
+		return denied
+	case f.readOnly && !listed:
+		return lookup
+	case f.readOnly && !hints.readOnly:
+		return denied
+	}
+	return allowed
+}
 
 // repeatable says whether this session's list marks the tool readOnlyHint or idempotentHint.
-func (f *filter) repeatable(tool string) bool { return false }
+func (f *filter) repeatable(tool string) bool { return f.tools[tool].repeatable }
 
 // reset forgets the lists of the session before.
-func (f *filter) reset() {}
+func (f *filter) reset() {
+	f.tools, f.size = map[string]hints{}, 0
+}
+
+// matches reports whether one of the patterns is the whole of name.
+func matches(patterns []string, name string) bool {
+	for _, p := range patterns {
+		if match(strings.ToLower(p), strings.ToLower(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// match finds * from left to right: the parts between stars are taken where they come first.
+func match(pattern, name string) bool {
+	head, rest, star := strings.Cut(pattern, "*")
+	if !strings.HasPrefix(name, head) {
+		return false
+	}
+	name = name[len(head):]
+	for star {
+		head, rest, star = strings.Cut(rest, "*")
+		if !star {
+			return strings.HasSuffix(name, head)
+		}
+		i := strings.Index(name, head)
+		if i < 0 {
+			return false
+		}
+		name = name[i+len(head):]
+	}
+	return name == ""
+}

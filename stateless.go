@@ -4,38 +4,379 @@ package main
 // the body, nothing is resumed, and closing a response is its cancellation. There is no session: what is
 // remembered is only which arguments of a tool this server wants mirrored (x-mcp-header).
 //
-// It opens no connection of its own. It repeats an exchange in two cases only, where the server has proved
-// with 400 that it did not act (MCP 2026-07-28 streamable-http, Error handling): -32020 to a tools/call after
-// the tools have been listed again, and -32022 with the version that both sides know; once each.
+// It opens no connection of its own. It repeats an exchange in two cases only, once each, where the server has
+// proved with 400 that it did not act (MCP 2026-07-28 streamable-http, Server Validation): -32020 to a
+// tools/call, after the tools have been listed again, and -32022 that lists the version spoken here.
+//
+// At its end stands the small surgery on JSON that leaves every other byte alone, for all who rewrite messages.
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 )
 
-const modernVersion = "2026-07-28"
+const (
+	modernVersion = "2026-07-28"
+	metaVersion   = "io.modelcontextprotocol/protocolVersion"
+	annotation    = "x-mcp-header"
+
+	maxMirrors   = 4096 // arguments, of all tools, that are remembered for mirroring
+	maxListPages = 50   // pages of tools/list that are read to repair one call
+)
 
 // newStateless returns a transport for a server of 2026-07-28.
 //
 // post takes the protocol version from the message's own _meta, and the names and arguments to mirror from its
-// params. A notification is posted like a request (the loop never posts notifications/cancelled or a
-// response: the era has none; ending the exchange cancels it). A 4xx with a JSON-RPC body, 404 with -32601
-// among them, is an *exchangeError with that body like any other status; a stream that ends before the
-// response is unknown. Tools whose x-mcp-header is against the rules are taken out of every tools/list
-// result that passes, with a warning.
+// params. The loop never posts notifications/cancelled or a response: the era has none on HTTP; ending the
+// exchange cancels it. A response always comes with the id that was posted, since it is the exchange that
+// tells what it answers. A 4xx with a JSON-RPC body, 404 with -32601 among them, is an *exchangeError
+// with that body like any other status; a stream that ends before the response is unknown. Tools whose
+// x-mcp-header is against the rules are taken out of every tools/list result that passes, with a warning.
 //
 // listen always fails with final: subscriptions/listen is an ordinary request whose stream stays open. hangup
 // has nothing to end.
-func newStateless(w *wire) transport { return &stateless{wire: w} }
+func newStateless(w *wire) transport {
+	return &stateless{wire: w, mirrors: map[string][]mirror{}}
+}
 
-type stateless struct{ *wire }
+type stateless struct {
+	*wire
 
-func (s *stateless) post(ctx context.Context, m message, p *progress, recv receive) error {
-	return errors.New("not written yet")
+	// Exchanges run concurrently and share what the tool lists said.
+	mu      sync.Mutex
+	mirrors map[string][]mirror // by tool
+	count   int                 // of all mirrors
+}
+
+// A mirror is one argument of a tool that the server wants to see in a header.
+type mirror struct {
+	header string
+	path   []string // of property names
 }
 
 func (s *stateless) listen(context.Context, string, *progress, func(), receive) error {
-	return &exchangeError{fate: final, err: errors.New("opening a stream of the server's own: a server of " + modernVersion + " has none")}
+	return &exchangeError{fate: final, err: errors.New("a server of " + modernVersion + " has no stream of its own")}
 }
 
 func (s *stateless) hangup(context.Context) error { return nil }
+
+func (s *stateless) post(ctx context.Context, m message, p *progress, recv receive) error {
+	var listed, named bool
+	for {
+		err := s.send(ctx, m, p, recv)
+		var e *exchangeError
+		if !errors.As(err, &e) || e.status != http.StatusBadRequest {
+			return err
+		}
+		switch string(peek(e.body, "error", "code")) {
+		case "-32020":
+			if listed || m.method != "tools/call" || s.relist(ctx, m, p) != nil {
+				return err
+			}
+			listed = true
+		case "-32022": // which may list the very version that was asked for: then once more as it was
+			if named || !holds(peek(e.body, "error", "data", "supported"), modernVersion) {
+				return err
+			}
+			named = true
+			m = m.rewritten(set(m.raw, quote(modernVersion), "params", "_meta", metaVersion))
+		default:
+			return err
+		}
+	}
+}
+
+// relist learns the tools anew on behalf of a call that was rejected. The call's id is free: it was answered.
+func (s *stateless) relist(ctx context.Context, call message, p *progress) error {
+	params := set([]byte(`{"_meta":{}}`), set(peek(call.raw, "params", "_meta"), nil, "progressToken"), "_meta")
+	for range maxListPages {
+		page := newRequest(call.token(), "tools/list", params)
+		page.safe = true
+		var cursor []byte
+		err := s.send(ctx, page, p, func(m message, _ bool) error {
+			cursor = bytes.Clone(peek(m.raw, "result", "nextCursor"))
+			s.mem.free(m.charge)
+			return nil
+		})
+		if err != nil || cursor == nil {
+			return err
+		}
+		params = set(params, cursor, "cursor")
+	}
+	return nil
+}
+
+// send performs one exchange.
+func (s *stateless) send(ctx context.Context, m message, p *progress, recv receive) error {
+	return s.exchange(ctx, http.MethodPost, s.url, s.headers(m), &m, false, p, func(resp *http.Response) error {
+		if m.kind != request {
+			return accepted(resp)
+		}
+		err := s.answer(ctx, resp, func(got message, more bool) error {
+			if got.kind != response {
+				return recv(got, more)
+			}
+			if got.id != m.token() {
+				got = got.rewritten(set(got.raw, []byte(m.token()), "id"))
+			}
+			if m.method == "tools/list" {
+				got = s.learn(got, peek(m.raw, "params", "cursor") == nil)
+			}
+			if err := recv(got, false); err != nil {
+				return err
+			}
+			return errEnough
+		})
+		var e *exchangeError
+		if errors.As(err, &e) && e.fate == cut {
+			e.fate = unknown // event ids mean nothing here: there is no resumption
+		}
+		return err
+	})
+}
+
+// headers mirrors m as MCP 2026-07-28 streamable-http, Request Metadata wants it.
+func (s *stateless) headers(m message) http.Header {
+	version, ok := unquote(peek(m.raw, "params", "_meta", metaVersion))
+	if !ok {
+		version = modernVersion // the server says what it thinks of a body without one
+	}
+	h := http.Header{
+		"Content-Type":         {"application/json"},
+		"Accept":               {"application/json, text/event-stream"},
+		"Mcp-Protocol-Version": {headerValue(version)},
+		"Mcp-Method":           {headerValue(m.method)},
+	}
+	source := map[string]string{
+		"tools/call": "name", "prompts/get": "name", "resources/read": "uri",
+		"tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId",
+	}[m.method]
+	name, ok := unquote(peek(m.raw, "params", source))
+	if !ok {
+		return h
+	}
+	h["Mcp-Name"] = []string{headerValue(name)}
+	if m.method == "tools/call" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, a := range s.mirrors[name] {
+			if v, ok := argument(peek(peek(m.raw, "params", "arguments"), a.path...)); ok {
+				h[a.header] = []string{headerValue(v)}
+			}
+		}
+	}
+	return h
+}
+
+// argument is a tool's argument as a header holds it. null, objects, arrays and numbers that are no safe
+// integers are not mirrored; the server says if it minds.
+func argument(token []byte) (string, bool) {
+	if s, ok := unquote(token); ok {
+		return s, true
+	}
+	if t := string(token); t == "true" || t == "false" {
+		return t, true
+	}
+	const safe = 1<<53 - 1 // of JavaScript
+	f, err := strconv.ParseFloat(string(token), 64)
+	if err != nil || f < -safe || f > safe || f != float64(int64(f)) {
+		return "", false
+	}
+	return strconv.FormatInt(int64(f), 10), true
+}
+
+// headerValue encodes v so that it is safe in a header and comes back the same (streamable-http, Value
+// Encoding). Tabs are encoded too, which the text leaves open and the conformance suite demands.
+func headerValue(v string) string {
+	const begin, end = "=?base64?", "?="
+	odd := func(c rune) bool { return c < ' ' || c > '~' }
+	if strings.ContainsFunc(v, odd) || strings.TrimSpace(v) != v || strings.HasPrefix(v, begin) && strings.HasSuffix(v, end) {
+		return begin + base64.StdEncoding.EncodeToString([]byte(v)) + end
+	}
+	return v
+}
+
+// learn notes what a tools/list result wants mirrored and takes out the tools that want it wrongly. first says
+// that a new listing begins, so that what was known is void.
+func (s *stateless) learn(m message, first bool) message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if first {
+		clear(s.mirrors)
+		s.count = 0
+	}
+	return editTools(m, func(tool []byte) []byte {
+		if !bytes.Contains(tool, []byte(annotation)) && !bytes.Contains(tool, []byte(`\u`)) {
+			return tool // neither by its name nor by an escape in it
+		}
+		name, _ := unquote(peek(tool, "name"))
+		var schema any
+		var w walk
+		if json.Unmarshal(peek(tool, "inputSchema"), &schema) == nil {
+			w.schema(schema, nil, true)
+		}
+		if s.count += len(w.found); s.count > maxMirrors {
+			w.bad = "the tools of this server want too many headers"
+		}
+		if w.bad != "" {
+			s.log.Warn("hiding a tool with a bad x-mcp-header", "tool", clean(name), "reason", w.bad)
+			return nil
+		}
+		s.mirrors[name] = w.found
+		return tool
+	})
+}
+
+// A walk goes through one inputSchema. References are not followed, so that there are no cycles, and scan has
+// bounded the depth.
+type walk struct {
+	found []mirror
+	bad   string // what is against the rules; "" if nothing
+}
+
+// schema looks at the schema, or list of schemas, at path; reachable says that only properties keywords lead
+// there from the root (streamable-http, Schema Extension).
+func (w *walk) schema(node any, path []string, reachable bool) {
+	list, _ := node.([]any)
+	for _, n := range list {
+		w.schema(n, nil, false)
+	}
+	object, _ := node.(map[string]any)
+	for keyword, value := range object {
+		switch keyword {
+		case annotation:
+			w.annotation(value, object["type"], path, reachable)
+		case "const", "enum", "default", "examples":
+		case "properties", "patternProperties", "$defs", "definitions", "dependentSchemas":
+			named, _ := value.(map[string]any) // these names are the server's, not keywords
+			for name, n := range named {
+				w.schema(n, append(path, name), reachable && keyword == "properties")
+			}
+		default:
+			w.schema(value, nil, false)
+		}
+	}
+}
+
+func (w *walk) annotation(value, kind any, path []string, reachable bool) {
+	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	name, _ := value.(string)
+	m := mirror{http.CanonicalHeaderKey("Mcp-Param-" + name), slices.Clone(path)}
+	switch {
+	case !reachable || len(path) == 0:
+		w.bad = "it stands where no argument can be read"
+	case strings.Trim(name, token) != "" || name == "":
+		w.bad = "it is not a header name"
+	case kind != "string" && kind != "integer" && kind != "boolean":
+		w.bad = "it stands at an argument that is no string, integer or boolean"
+	case slices.ContainsFunc(w.found, func(o mirror) bool { return o.header == m.header }):
+		w.bad = "it names the same header twice"
+	case len(w.found) < maxMirrors:
+		w.found = append(w.found, m)
+	default:
+		w.bad = "it is used too often"
+	}
+}
+
+// editTools returns the response m with every tool of its result replaced by what edit makes of it, nil for
+// nothing. m itself comes back if edit changed none.
+func editTools(m message, edit func(tool []byte) []byte) message {
+	tools := peek(m.raw, "result", "tools")
+	list, changed := []byte{'['}, false
+	elements(tools, 0, 1, func(from, to int) {
+		tool := edit(tools[from:to:to])
+		changed = changed || !bytes.Equal(tool, tools[from:to])
+		if tool != nil && len(list) > 1 {
+			list = append(list, ',')
+		}
+		list = append(list, tool...)
+	})
+	if !changed {
+		return m
+	}
+	return m.rewritten(set(m.raw, append(list, ']'), "result", "tools"))
+}
+
+// rewritten is m with other bytes; what it is charged with stays.
+func (m message) rewritten(raw []byte) message {
+	n, err := scan(raw)
+	if err != nil {
+		return m // raw was put together from valid JSON: cannot be
+	}
+	n.safe, n.charge = m.safe, m.charge
+	if m.as != "" {
+		n = n.withID(m.token())
+	}
+	return n
+}
+
+// token is the id under which m is written.
+func (m message) token() string {
+	if m.as == "" {
+		return m.id
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(m.as, `"id":`), ",") // see withID
+}
+
+// holds reports whether a JSON array has the string s in it.
+func holds(array []byte, s string) (found bool) {
+	elements(array, 0, 1, func(from, to int) {
+		v, ok := unquote(array[from:to])
+		found = found || ok && v == s
+	})
+	return found
+}
+
+// quote encodes a JSON string.
+func quote(s string) []byte {
+	b, _ := json.Marshal(s) // a string cannot fail
+	return b
+}
+
+// set returns an object in which the member at path has the given value, in a copy; objects that lead there are
+// made where they are missing. nil removes the member. Every other byte stays.
+func set(raw, value []byte, path ...string) []byte {
+	name := path[0]
+	if len(path) > 1 {
+		inner := peek(raw, name)
+		if inner == nil && value == nil {
+			return raw
+		}
+		value = set(inner, value, path[1:]...)
+	}
+	before, from, to := 1, 0, 0 // where the member before it ends, and where its value stands
+	members(raw, 0, 1, func(key []byte, f, t int) {
+		if same, _ := sameName(key, name); same {
+			from, to = f, t
+		} else if from == 0 {
+			before = t
+		}
+	})
+	switch {
+	case from > 0 && value != nil:
+		return slices.Concat(raw[:from], value, raw[to:])
+	case from > 0:
+		if next := skipSpace(raw, to); before == 1 && raw[next] == ',' {
+			to = next + 1 // a comma goes with it: the one before, of which the first has none
+		}
+		return slices.Concat(raw[:before], raw[to:])
+	case value == nil:
+		return raw
+	}
+	if at(raw, 0) != '{' { // not there, or null
+		raw = []byte("{}")
+	}
+	value = slices.Concat([]byte{'{'}, quote(name), []byte{':'}, value)
+	if raw[skipSpace(raw, 1)] != '}' {
+		value = append(value, ',')
+	}
+	return append(value, raw[1:]...)
+}
