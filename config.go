@@ -1,0 +1,1004 @@
+package main
+
+// config.go turns arguments, environment, the policy file and a client's own mcpServers file into the options
+// of the other files. It alone reads the environment. One table of flags drives the parser, the manual, the
+// README and the policy. What is wrong is a *usageError that says what, and what to do; a value that may be
+// secret is never repeated in it.
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A config is everything that a person decided.
+type config struct {
+	command string   // "" is the bridge; or check, status, demo, login, logout, help, version
+	url     *url.URL // of the MCP server; nil where the command needs none
+
+	bridge   options
+	client   clientOptions // with the headers in it
+	auth     authOptions
+	log      logOptions
+	audit    string // path of the audit file, "" for none
+	storeDir string // holds the folder of credentials; "" keeps them in memory
+	json     bool   // check and status answer a program
+
+	locked   []string // the lines of the policy file
+	warnings []string // for the log
+}
+
+// A machine is what the program reads of its surroundings.
+type machine struct {
+	getenv  func(string) (string, bool)
+	proxy   func(*http.Request) (*url.URL, error) // what the environment says
+	policy  string                                // path of the policy file
+	trusted func(os.FileInfo) bool                // owned by the administrator and writable by nobody else
+}
+
+func thisMachine() machine {
+	return machine{os.LookupEnv, http.ProxyFromEnvironment, policyPath(), administrators}
+}
+
+// A draft is a config in the making.
+type draft struct {
+	config
+	machine
+	table []flag
+	given map[string]bool // the flags that have been set
+
+	headers                        headerOptions
+	allowHTTP, noProxy, ipv4, ipv6 bool
+	file, entry                    string
+	tlsMin, logFormat, tokenStore  string
+	proxyURL                       *url.URL
+	authSeconds                    time.Duration
+}
+
+// A flag is one row of the manual. A row without a name is a heading.
+type flag struct {
+	name string
+	arg  string // what the value is; "" if there is none; "..." at its end: the flag may be repeated
+	help string
+	set  func(value string) error
+}
+
+func (f flag) many() bool { return strings.HasSuffix(f.arg, "...") }
+
+// flags is the table, bound to the draft that it fills.
+func (d *draft) flags() []flag {
+	b, n, a := &d.bridge, &d.client, &d.auth
+	return []flag{
+		{"", "", "The server", nil},
+		{"header", "'NAME: VALUE'...", "send this header to the MCP server; ${VAR} is taken from the environment", d.addHeader},
+		{"header-file", "FILE...", "headers, one a line; read again when the server answers 401", d.addHeaderFile},
+		{"header-command", "PATH", "a program that prints headers; run again when the server answers 401", absolute(&d.headers.command)},
+		{"transport", "KIND", "http-first (default), sse-first, http-only, sse-only", oneOf(&b.transport, "http-first", "sse-first", "http-only", "sse-only")},
+		{"protocol", "ERA", "auto (default), legacy (2025-11-25 and older), modern (2026-07-28)", oneOf(&b.protocol, "auto", "legacy", "modern")},
+		{"allow-http", "", "allow an http: URL that is not on this machine", on(&d.allowHTTP)},
+		{"allow-origin", "ORIGIN...", "contact no MCP or authorization server but these", originList(&n.allowOrigins)},
+		{"disable-cookies", "", "keep no cookies", off(&n.cookies)},
+		{"config", "FILE", "read url, headers, env and autoReconnect from an mcpServers file", text(&d.file)},
+		{"server", "NAME", "the entry of --config", text(&d.entry)},
+
+		{"", "", "Reconnecting", nil},
+		{"max-retries", "N", "attempts before going dormant until the client next asks (10; -1: for ever)", whole(&b.maxRetries, -1, math.MaxInt32)},
+		{"initial-retry-delay", "DURATION", "ceiling of the first wait (2s)", duration(&b.initialDelay)},
+		{"max-retry-delay", "DURATION", "ceiling of the longest wait (30s)", duration(&b.maxDelay)},
+		{"backoff-multiplier", "FACTOR", "growth of the ceiling (1.5)", factor(&b.multiplier)},
+		{"hold-timeout", "DURATION", "how long a call is held while the server is away (25s)", duration(&b.holdTimeout)},
+		{"retry-calls", "WHICH", "tool calls sent again after a cut: never, safe (default: those marked so), always", oneOf(&b.retryCalls, "never", "safe", "always")},
+		{"no-auto-reconnect", "", "dial again only when the client next asks", off(&b.autoReconnect)},
+		{"no-offline-start", "", "never answer initialize while the server is away", off(&b.offlineStart)},
+		{"keep-alive", "", "accepted; pings are on unless --ping-interval 0", func(string) error { return nil }},
+		{"ping-interval", "SECONDS", "between pings on an idle stream (30; 0: none)", seconds(&b.pingInterval, true)},
+
+		{"", "", "Tools", nil},
+		{"allow-tool", "PATTERN...", "hide and refuse all other tools; * stands for anything", list(&b.tools.allow)},
+		{"ignore-tool", "PATTERN...", "hide and refuse these tools", list(&b.tools.ignore)},
+		{"read-only", "", "only tools that the server marks readOnlyHint", on(&b.tools.readOnly)},
+
+		{"", "", "Network", nil},
+		{"proxy", "URL", "an http, https or socks5 proxy for everything, instead of HTTPS_PROXY, HTTP_PROXY, NO_PROXY", d.setProxy},
+		{"no-proxy", "", "use no proxy, whatever the environment says", on(&d.noProxy)},
+		{"enable-proxy", "", "accepted; the proxies of the environment are used anyway", func(string) error { return nil }},
+		{"proxy-auth-file", "FILE", "one line user:password for the proxy", d.setProxyAuth},
+		{"ca-file", "FILE...", "PEM certificates to trust besides the system's", d.addRoots},
+		{"ca-only", "", "trust --ca-file alone", on(&n.caOnly)},
+		{"client-cert", "FILE", "PEM certificate to show to the MCP server", content(&n.cert)},
+		{"client-key", "FILE", "PEM key of --client-cert, not encrypted", content(&n.key)},
+		{"tls-min", "VERSION", "1.2 (default) or 1.3", oneOf(&d.tlsMin, "1.2", "1.3")},
+		{"ipv4", "", "use IPv4 only", on(&d.ipv4)},
+		{"ipv6", "", "use IPv6 only", on(&d.ipv6)},
+		{"connect-timeout", "SECONDS", "for TCP, and again for TLS (10)", seconds(&n.connectTimeout, false)},
+		{"headers-timeout", "SECONDS", "for the headers of an answer (0: no limit)", seconds(&n.headersTimeout, true)},
+		{"body-timeout", "SECONDS", "between two pieces of an answer (0: no limit)", seconds(&n.bodyTimeout, true)},
+		{"max-message-size", "SIZE", "of one message, either way (64MiB)", size(&b.maxMessage)},
+		{"max-memory", "SIZE", "for all messages at once (256MiB)", size(&b.maxMemory)},
+
+		{"", "", "Signing in", nil},
+		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", matching(&a.host, `^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])$`, "a host name")},
+		{"callback-path", "PATH", "path in the redirect address (/oauth/callback)", d.setCallbackPath},
+		{"auth-success-url", "URL", "where the browser ends up", d.setSuccessURL},
+		{"auth-timeout", "SECONDS", "how long other instances wait for a sign-in (30)", d.setAuthTimeout},
+		{"no-browser", "", "print the sign-in address, open nothing", on(&a.noBrowser)},
+		{"device-code", "", "sign in with a code on another device", on(&a.deviceCode)},
+		{"client-credentials", "", "sign in as the program itself", on(&a.clientCredentials)},
+		{"client-private-key", "FILE", "PEM PKCS#8 key for private_key_jwt", content(&a.privateKeyPEM)},
+		{"token-endpoint", "URL", "use this without discovery; with --client-credentials", d.setTokenEndpoint},
+		{"static-oauth-client-info", "JSON|@FILE", "client_id, client_secret; ${VAR} is taken from the environment", object(&a.staticInfo)},
+		{"static-oauth-client-metadata", "JSON|@FILE", "overrides for registration", object(&a.staticMetadata)},
+		{"client-metadata-url", "URL", "a client ID metadata document", d.setMetadataURL},
+		{"scope", "SCOPES", "ask for these scopes", text(&a.scope)},
+		{"resource", "URI", "resource to ask for; empty as --disable-resource-parameter", d.setResource},
+		{"disable-resource-parameter", "", "send no resource parameter", on(&a.noResource)},
+		{"authorize-param", "KEY=VALUE...", "extra parameter of the authorization request", d.addAuthorizeParam},
+		{"use-id-token", "", "present the id_token as the credential", on(&a.useIDToken)},
+		{"auth-server", "ISSUER...", "the only authorization servers to trust; may have a private address", d.addAuthServer},
+		{"oauth-header", "'NAME: VALUE'...", "send this header to --auth-server", d.addOAuthHeader},
+		{"token-store", "PLACE", "disk (default, shared with mcp-remote) or memory", oneOf(&d.tokenStore, "disk", "memory")},
+
+		{"", "", "Records", nil},
+		{"silent", "", "only what a person must act on", func(string) error { d.log.silent, b.silent = true, true; return nil }},
+		{"debug", "", "tell everything but secrets", on(&d.log.debug)},
+		{"log-file", "FILE", "log here too; moved to FILE.1 beyond 10 MiB", text(&d.log.file)},
+		{"log-format", "FORMAT", "text (default) or json", oneOf(&d.logFormat, "text", "json")},
+		{"audit-file", "FILE", "one JSON line for each message that matters, without arguments and results", text(&d.audit)},
+		{"audit-required", "", "call no tool when the audit file cannot be written", on(&b.auditRequired)},
+		{"json", "", "check and status answer in JSON", on(&d.json)},
+		{"help", "", "print this", nil},
+		{"version", "", "print the version", nil},
+	}
+}
+
+// A setting is one occurrence of a flag.
+type setting struct {
+	flag
+	value string
+}
+
+// parse reads the arguments, without the program's name. Errors are *usageError.
+func parse(args []string, m machine) (*config, error) {
+	d := &draft{machine: m, given: map[string]bool{}}
+	d.bridge = options{
+		transport: "http-first", protocol: "auto", retryCalls: "safe",
+		maxRetries: 10, initialDelay: 2 * time.Second, maxDelay: 30 * time.Second, multiplier: 1.5,
+		holdTimeout: 25 * time.Second, pingInterval: 30 * time.Second, autoReconnect: true, offlineStart: true,
+		maxMessage: 64 << 20, maxMemory: 256 << 20,
+	}
+	d.client.cookies, d.auth.authTimeout = true, 30*time.Second
+	d.table = d.flags()
+	policy, err := d.readPolicy()
+	if err != nil {
+		return nil, err
+	}
+	for _, command := range []string{"help", "version"} {
+		if slices.Contains(args, "--"+command) || command == "help" && slices.Contains(args, "-h") {
+			d.command = command
+			return &d.config, nil
+		}
+	}
+	for len(args) > 0 && npxWord.MatchString(args[0]) {
+		args = args[1:]
+	}
+	said, words, err := d.split(args)
+	if err == nil {
+		said, err = d.restrict(policy, said)
+	}
+	for _, s := range said {
+		if err == nil {
+			err = d.apply(s)
+		}
+	}
+	if err == nil {
+		err = d.place(words)
+	}
+	if err == nil {
+		err = d.finish()
+	}
+	return &d.config, err
+}
+
+var (
+	npxWord    = regexp.MustCompile(`^(-y|--yes|mcp-remote(@.*)?)$`)
+	policyLine = regexp.MustCompile(`^(--[a-z0-9-]+)(?:[ \t=]+(.*))?$`)
+	commands   = []string{"check", "status", "demo", "login", "logout"}
+)
+
+// split tells flags from words. A value may begin with dashes, as for mcp-remote.
+func (d *draft) split(args []string) (said []setting, words []string, err error) {
+	for i := 0; i < len(args); i++ {
+		name, isFlag := strings.CutPrefix(args[i], "--")
+		if !isFlag {
+			if strings.HasPrefix(args[i], "-") && len(args[i]) > 1 && !(args[i][1] >= '0' && args[i][1] <= '9') {
+				return nil, nil, &usageError{"unknown flag " + clean(args[i]), "flags begin with two dashes; see mcp-redial --help"}
+			}
+			words = append(words, args[i])
+			continue
+		}
+		name, value, hasValue := strings.Cut(name, "=")
+		at := slices.IndexFunc(d.table, func(f flag) bool { return f.name == name && name != "" })
+		if at < 0 {
+			return nil, nil, &usageError{"unknown flag --" + clean(name), "did you mean --" + d.nearest(name) + "?"}
+		}
+		f := d.table[at]
+		switch {
+		case f.arg == "" && hasValue:
+			return nil, nil, &usageError{"--" + name + " takes no value", "leave out what follows it"}
+		case f.arg != "" && !hasValue:
+			if i++; i == len(args) {
+				return nil, nil, &usageError{"--" + name + " needs a value", "write --" + name + " " + strings.TrimSuffix(f.arg, "...")}
+			}
+			value = args[i]
+		}
+		said = append(said, setting{f, value})
+	}
+	return said, words, nil
+}
+
+// nearest is the flag that looks most like name.
+func (d *draft) nearest(name string) string {
+	best, least := "help", len(name)+1
+	for _, f := range d.table {
+		if d := distance(f.name, name); f.name != "" && d < least {
+			best, least = f.name, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, delete or replace.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// readPolicy reads the file that arguments cannot loosen. One that others could have written stops the program.
+func (d *draft) readPolicy() (policy []setting, err error) {
+	f, err := os.Open(d.policy)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, &usageError{"reading the policy: " + err.Error(), "ask the administrator of this machine"}
+	}
+	defer f.Close()
+	folder, err := os.Stat(filepath.Dir(d.policy))
+	if err != nil {
+		return nil, err
+	}
+	file, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !d.trusted(file) || !d.trusted(folder) || !file.Mode().IsRegular() {
+		return nil, &usageError{"the policy " + d.policy + " or its folder does not belong to the administrator alone", "it must be owned by root and writable by nobody else"}
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile))
+	if err != nil {
+		return nil, err
+	}
+	for i, line := range strings.Split(string(data), "\n") {
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		wrong := func(text string) ([]setting, error) {
+			return nil, &usageError{fmt.Sprintf("%s line %d: %s", d.policy, i+1, text), "ask the administrator of this machine"}
+		}
+		m := policyLine.FindStringSubmatch(line)
+		if m == nil {
+			return wrong("not a flag")
+		}
+		args := []string{m[1]}
+		if v := m[2]; v != "" {
+			if len(v) > 1 && (v[0] == '\'' || v[0] == '"') && v[len(v)-1] == v[0] {
+				v = v[1 : len(v)-1]
+			}
+			args = append(args, v)
+		}
+		said, words, err := d.split(args)
+		if err != nil {
+			return wrong(err.Error())
+		}
+		if len(words) > 0 || slices.Contains([]string{"config", "server", "json", "help", "version"}, said[0].name) {
+			return wrong("not a flag that can be locked")
+		}
+		policy = append(policy, said...)
+		d.locked = append(d.locked, line)
+	}
+	return policy, nil
+}
+
+// restrict joins the policy with what was said. Lists may only become narrower: all but --ignore-tool by
+// naming some of what the policy names, --ignore-tool by naming more.
+func (d *draft) restrict(policy, said []setting) (all []setting, err error) {
+	narrowed := map[string]bool{}
+	for _, s := range said {
+		locked, covered := false, false
+		for _, l := range policy {
+			if l.name == s.name && s.name != "ignore-tool" {
+				locked = true
+				covered = covered || l.value == s.value || s.name == "allow-tool" && newFilter(filterOptions{allow: []string{l.value}}).call(s.value) == allowed
+			}
+		}
+		if locked && !covered {
+			return nil, &usageError{"--" + s.name + " contradicts the policy of this machine", "leave it out, or see " + d.policy}
+		}
+		narrowed[s.name] = locked && s.many()
+	}
+	for _, l := range policy {
+		if !narrowed[l.name] {
+			all = append(all, l)
+		}
+	}
+	return append(all, said...), nil
+}
+
+// apply sets a flag. Of those that may not be repeated, the first occurrence counts.
+func (d *draft) apply(s setting) error {
+	if d.given[s.name] && !s.many() {
+		if s.name == "auth-success-url" {
+			return &usageError{"--auth-success-url is given twice", "give it once"}
+		}
+		return nil
+	}
+	d.given[s.name] = true
+	err := s.set(s.value)
+	if u := (*usageError)(nil); err != nil && !errors.As(err, &u) {
+		err = &usageError{"--" + s.name + ": " + err.Error(), "mcp-redial --help explains the flags"}
+	}
+	return err
+}
+
+// place gives the words their meaning: command, URL, port.
+func (d *draft) place(words []string) error {
+	if len(words) > 0 && slices.Contains(commands, words[0]) {
+		d.command, words = words[0], words[1:]
+	}
+	if d.file != "" {
+		if err := d.readEntry(len(words) > 0); err != nil {
+			return err
+		}
+	}
+	if d.command == "status" || d.command == "demo" {
+		if len(words) > 0 {
+			return &usageError{d.command + " takes no URL", "mcp-redial " + d.command}
+		}
+		return nil
+	}
+	if len(words) > 0 {
+		d.auth.serverURL = words[0]
+	}
+	if len(words) > 1 {
+		port, err := strconv.Atoi(words[1])
+		if err != nil || port < 0 || port > 65535 {
+			return &usageError{"the second word, the callback port, is no port", "give a number from 1 to 65535, or leave it out"}
+		}
+		d.auth.port = port
+	}
+	if len(words) > 2 {
+		return &usageError{fmt.Sprintf("%d words too many after URL and port", len(words)-2), "put values with spaces in quotes"}
+	}
+	return d.setURL(d.auth.serverURL)
+}
+
+// An entry is one server of an mcpServers file. Nothing else in it is read: command and args are never followed.
+type entry struct {
+	URL           string                     `json:"url"`
+	Headers       map[string]string          `json:"headers"`
+	Env           map[string]string          `json:"env"`
+	AutoReconnect map[string]json.RawMessage `json:"autoReconnect"`
+}
+
+// readEntry takes what --config says: of a server given as URL only how to reconnect. Flags win over it.
+func (d *draft) readEntry(haveURL bool) error {
+	data, err := load(d.file)
+	if err != nil {
+		return &usageError{"--config: " + err.Error(), "give the path of a file with mcpServers"}
+	}
+	wrong := func(what string) error {
+		return &usageError{d.file + ": " + what, "correct the file; mcp-redial --help names what is read of it"}
+	}
+	var doc struct {
+		Servers map[string]entry `json:"mcpServers"`
+	}
+	if err := json.Unmarshal(bytes.TrimPrefix(data, []byte("\uFEFF")), &doc); err != nil {
+		if t := (*json.UnmarshalTypeError)(nil); errors.As(err, &t) {
+			return wrong(clean(t.Field) + " is a " + t.Value + ", which it may not be")
+		}
+		return wrong("not JSON: " + clean(err.Error()))
+	}
+	names := slices.Sorted(maps.Keys(doc.Servers))
+	name := d.entry
+	if name == "" && len(names) == 1 {
+		name = names[0]
+	}
+	e, ok := doc.Servers[name]
+	if !ok {
+		return wrong(fmt.Sprintf("mcpServers has no entry %s; it has %s", clean(strconv.Quote(name)), clean(strings.Join(names, ", "))))
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.AutoReconnect)) {
+		value := string(e.AutoReconnect[key])
+		i := slices.IndexFunc(reconnectKeys, func(k reconnectKey) bool { return k.key == key })
+		if i < 0 {
+			return wrong("autoReconnect has no " + clean(strconv.Quote(key)))
+		}
+		k := reconnectKeys[i]
+		if !k.form.MatchString(value) {
+			return wrong("autoReconnect." + key + " must be " + k.must)
+		}
+		if d.given[k.flag] || value == k.without {
+			continue
+		}
+		at := slices.IndexFunc(d.table, func(f flag) bool { return f.name == k.flag })
+		d.given[k.flag] = true
+		if err := d.table[at].set(value + k.unit); err != nil {
+			return wrong("autoReconnect." + key + ": " + err.Error())
+		}
+	}
+	if haveURL {
+		return nil
+	}
+	d.auth.serverURL = e.URL
+	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
+		d.headers.args = append(d.headers.args, headerArg{line: hide(name + ": " + e.Headers[name])})
+	}
+	getenv := d.getenv
+	d.getenv = func(name string) (string, bool) {
+		if v, ok := e.Env[name]; ok {
+			return v, true
+		}
+		return getenv(name)
+	}
+	return nil
+}
+
+// A reconnectKey says which flag a key of autoReconnect stands for, and which value stands for its absence.
+type reconnectKey struct {
+	key, flag, unit, without string
+	form                     *regexp.Regexp
+	must                     string
+}
+
+var (
+	boolean = regexp.MustCompile(`^(true|false)$`)
+	integer = regexp.MustCompile(`^-?[0-9]{1,15}$`)
+	decimal = regexp.MustCompile(`^[0-9]{1,9}(\.[0-9]{1,9})?$`)
+
+	reconnectKeys = []reconnectKey{
+		{"enabled", "no-auto-reconnect", "", "true", boolean, "true or false"},
+		{"silent", "silent", "", "false", boolean, "true or false"},
+		{"maxRetries", "max-retries", "", "", integer, "a whole number"},
+		{"initialRetryDelay", "initial-retry-delay", "ms", "", integer, "a whole number of milliseconds"},
+		{"maxRetryDelay", "max-retry-delay", "ms", "", integer, "a whole number of milliseconds"},
+		{"backoffMultiplier", "backoff-multiplier", "", "", decimal, "a number"},
+	}
+)
+
+// setURL checks the address of the MCP server. The text itself may hold a secret and is not repeated.
+func (d *draft) setURL(s string) error {
+	example := "for example https://mcp.example.com/mcp"
+	if s == "" {
+		return &usageError{"no URL of an MCP server", "give it as the first word, " + example}
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme == "" || u.Opaque != "":
+		return &usageError{"the first word is not a URL", "give the URL of the MCP server, " + example}
+	case u.Scheme != "https" && u.Scheme != "http":
+		return &usageError{"the URL begins with " + clean(u.Scheme) + ":, which is not supported", "give an https URL, " + example}
+	case u.Hostname() == "":
+		return &usageError{"the URL has no host", "give it in full, " + example}
+	case strings.Contains(s, "#"):
+		return &usageError{"the URL has a fragment (#…), which is never sent", "leave out what follows the #"}
+	case u.User != nil:
+		return &usageError{"the URL holds a user name or password", "send them as a header: --header 'Authorization: Basic ${CREDENTIALS}'"}
+	case u.Scheme == "http" && !d.allowHTTP && !isLocalName(u.Hostname()):
+		return &usageError{"the URL begins with http:, so that everybody on the way can read and change what is sent", "use https, or add --allow-http for a network that you trust"}
+	}
+	d.url = u
+	return nil
+}
+
+// finish checks what flags say of each other, and makes of them what the other files want.
+func (d *draft) finish() error {
+	for _, c := range [][2]string{{"proxy", "no-proxy"}, {"enable-proxy", "no-proxy"}, {"ipv4", "ipv6"}, {"device-code", "client-credentials"}} {
+		if d.given[c[0]] && d.given[c[1]] {
+			return &usageError{"--" + c[0] + " contradicts --" + c[1], "give one of them; a policy may have set the other: see the end of mcp-redial --help"}
+		}
+	}
+	for _, c := range [][2]string{{"token-endpoint", "client-credentials"}, {"client-private-key", "client-credentials"}, {"oauth-header", "auth-server"},
+		{"client-cert", "client-key"}, {"client-key", "client-cert"}, {"ca-only", "ca-file"}, {"audit-required", "audit-file"}, {"server", "config"}} {
+		if d.given[c[0]] && !d.given[c[1]] {
+			return &usageError{"--" + c[0] + " needs --" + c[1], "give both, or neither"}
+		}
+	}
+	if d.json && d.command != "check" && d.command != "status" {
+		return &usageError{"--json is for check and status", "leave it out"}
+	}
+	if d.bridge.maxDelay < d.bridge.initialDelay {
+		return &usageError{fmt.Sprintf("the longest wait, %v, is below the first, %v", d.bridge.maxDelay, d.bridge.initialDelay), "raise --max-retry-delay or lower --initial-retry-delay"}
+	}
+	d.log.json = d.logFormat == "json"
+	if d.tokenStore != "memory" {
+		dir, _ := d.getenv("MCP_REMOTE_CONFIG_DIR")
+		var err error
+		if d.storeDir, err = defaultStoreDir(dir); err != nil {
+			return &usageError{err.Error(), "set MCP_REMOTE_CONFIG_DIR, or give --token-store memory"}
+		}
+	}
+	if v, _ := d.getenv("NODE_TLS_REJECT_UNAUTHORIZED"); v == "0" {
+		d.warnings = append(d.warnings, "NODE_TLS_REJECT_UNAUTHORIZED is ignored: name the server's CA with --ca-file")
+	}
+	if d.auth.noResource && d.auth.resource != "" {
+		d.warnings = append(d.warnings, "--disable-resource-parameter overrides --resource")
+		d.auth.resource = ""
+	}
+	if d.url == nil {
+		return nil
+	}
+	return d.finishServer()
+}
+
+func (d *draft) finishServer() error {
+	n := &d.client
+	d.bridge.server = origin(d.url)
+	if len(n.allowOrigins) > 0 && !slices.Contains(n.allowOrigins, d.bridge.server) {
+		return &usageError{"--allow-origin does not name " + d.bridge.server, "add --allow-origin " + d.bridge.server}
+	}
+	d.headers.getenv = d.getenv
+	source, err := newHeaderSource(d.headers)
+	if err != nil {
+		return err
+	}
+	n.server, n.headers, n.tls13, n.family = d.url, source, d.tlsMin == "1.3", ""
+	if d.ipv4 {
+		n.family = "tcp4"
+	} else if d.ipv6 {
+		n.family = "tcp6"
+	}
+	switch {
+	case d.proxyURL != nil:
+		n.proxy = http.ProxyURL(d.proxyURL)
+	case !d.noProxy:
+		n.proxy = d.proxy
+	}
+	d.environmentRoots()
+	d.auth.server, d.auth.headers = d.url, source.typed
+	d.auth.oauthHeaders = n.oauthHeaders
+	if d.auth.staticInfo, err = d.expandInfo(d.auth.staticInfo); err != nil {
+		return err
+	}
+	if d.auth.clientCredentials && d.auth.staticInfo == nil {
+		return &usageError{"--client-credentials needs --static-oauth-client-info", `give the client_id and, without --client-private-key, the client_secret`}
+	}
+	for _, issuer := range d.auth.authServers {
+		u, _ := url.Parse(issuer) // checked when it was set
+		n.authServers = append(n.authServers, origin(u))
+	}
+	return nil
+}
+
+// environmentRoots adds the certificates that the environment names for every program. What cannot be read is
+// passed over with a warning, as those programs do.
+func (d *draft) environmentRoots() {
+	if d.client.caOnly {
+		return
+	}
+	var paths []string
+	for _, name := range []string{"NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"} {
+		if v, _ := d.getenv(name); v != "" {
+			paths = append(paths, v)
+		}
+	}
+	dirs, _ := d.getenv("SSL_CERT_DIR")
+	for _, dir := range filepath.SplitList(dirs) {
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			d.warnings = append(d.warnings, "SSL_CERT_DIR: "+err.Error())
+		}
+		for _, f := range files {
+			paths = append(paths, filepath.Join(dir, f.Name()))
+		}
+	}
+	for _, path := range paths {
+		data, err := load(path)
+		if err != nil {
+			d.warnings = append(d.warnings, "passing over certificates that the environment names: "+err.Error())
+		} else if bytes.Contains(data, []byte("-----BEGIN CERTIFICATE-----")) {
+			d.client.roots = append(d.client.roots, pemFile{path, data})
+		}
+	}
+}
+
+const synopsis = `mcp-redial connects an MCP client with a remote MCP server, and dials again when the line drops.
+
+  mcp-redial URL [callback-port] [flags]     what an MCP client starts
+  mcp-redial --config FILE [--server NAME]   the same, with the URL from an mcpServers file
+  mcp-redial check URL                       try the connection, step by step
+  mcp-redial login URL, logout URL           sign in ahead of time, or forget the sign-in
+  mcp-redial status                          the bridges that are running now
+  mcp-redial demo                            watch it survive a server that keeps dropping the line
+`
+
+// manual is the text of --help.
+func (c *config) manual() string {
+	var b strings.Builder
+	b.WriteString(synopsis)
+	for _, f := range new(draft).flags() {
+		if f.name == "" {
+			fmt.Fprintf(&b, "\n%s\n", f.help)
+			continue
+		}
+		fmt.Fprintf(&b, "  --%-29s %s\n", strings.TrimSpace(f.name+" "+strings.TrimSuffix(f.arg, "...")), f.help)
+	}
+	if len(c.locked) > 0 {
+		fmt.Fprintf(&b, "\nLocked by the policy of this machine, %s\n  %s\n", policyPath(), strings.Join(c.locked, "\n  "))
+	}
+	return b.String()
+}
+
+const maxFile = 1 << 20 // bytes of a file that a flag names
+
+func load(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	}
+	return data, err
+}
+
+// The makers of setters. Each says in its error what it expects.
+
+func on(b *bool) func(string) error  { return func(string) error { *b = true; return nil } }
+func off(b *bool) func(string) error { return func(string) error { *b = false; return nil } }
+
+func text(s *string) func(string) error { return matching(s, `.`, "a value") }
+
+func matching(s *string, form, what string) func(string) error {
+	return func(v string) error {
+		if !regexp.MustCompile(form).MatchString(v) {
+			return fmt.Errorf("expected %s, not %q", what, clean(v))
+		}
+		*s = v
+		return nil
+	}
+}
+
+func list(l *[]string) func(string) error {
+	return func(v string) error {
+		if v == "" {
+			return errors.New("expected a value, not nothing")
+		}
+		*l = append(*l, v)
+		return nil
+	}
+}
+
+func oneOf(s *string, choices ...string) func(string) error {
+	return func(v string) error {
+		if !slices.Contains(choices, v) {
+			return fmt.Errorf("expected %s, not %q", strings.Join(choices, ", "), clean(v))
+		}
+		*s = v
+		return nil
+	}
+}
+
+func whole(n *int, low, high int) func(string) error {
+	return func(v string) (err error) {
+		i, err := strconv.Atoi(v)
+		if err != nil || i < low || i > high {
+			return fmt.Errorf("expected a whole number of at least %d, not %q", low, clean(v))
+		}
+		*n = i
+		return nil
+	}
+}
+
+func factor(f *float64) func(string) error {
+	return func(v string) error {
+		x, err := strconv.ParseFloat(v, 64)
+		if err != nil || !(x >= 1 && x <= 1000) {
+			return fmt.Errorf("expected a number from 1 to 1000, not %q", clean(v))
+		}
+		*f = x
+		return nil
+	}
+}
+
+const maxDuration = 365 * 24 * time.Hour
+
+func duration(d *time.Duration) func(string) error {
+	return func(v string) error {
+		x, err := time.ParseDuration(v)
+		if err != nil || x < 0 || x > maxDuration {
+			return fmt.Errorf("expected a duration with its unit, such as 500ms or 2s, not %q", clean(v))
+		}
+		*d = x
+		return nil
+	}
+}
+
+// seconds is the form that mcp-remote has: a number without a unit.
+func seconds(d *time.Duration, zero bool) func(string) error {
+	return func(v string) error {
+		x, err := strconv.ParseFloat(v, 64)
+		if err != nil || !(x >= 0 && x <= maxDuration.Seconds()) || x == 0 && !zero {
+			return fmt.Errorf("expected a number of seconds, without a unit, not %q", clean(v))
+		}
+		*d = time.Duration(x * float64(time.Second))
+		return nil
+	}
+}
+
+func size(n *int) func(string) error {
+	return func(v string) error {
+		number, shift := v, 0
+		for i, unit := range []string{"KiB", "MiB", "GiB"} {
+			if s, ok := strings.CutSuffix(v, unit); ok {
+				number, shift = s, 10*(i+1)
+			}
+		}
+		x, err := strconv.Atoi(number)
+		if err != nil || x < 1 || x > math.MaxInt>>shift {
+			return fmt.Errorf("expected a size such as 8MiB, not %q", clean(v))
+		}
+		*n = x << shift
+		return nil
+	}
+}
+
+func absolute(s *string) func(string) error {
+	return func(v string) error {
+		if !filepath.IsAbs(v) {
+			return fmt.Errorf("expected the absolute path of a program, without arguments, not %q", clean(v))
+		}
+		*s = v
+		return nil
+	}
+}
+
+func content(b *[]byte) func(string) error {
+	return func(v string) (err error) {
+		*b, err = load(v)
+		return err
+	}
+}
+
+// object takes a JSON object, or @ and the path of a file with one. It may hold a secret.
+func object(m *json.RawMessage) func(string) error {
+	return func(v string) error {
+		data := []byte(v)
+		if path, ok := strings.CutPrefix(v, "@"); ok {
+			var err error
+			if data, err = load(path); err != nil {
+				return err
+			}
+		}
+		var o map[string]any
+		if json.Unmarshal(data, &o) != nil || o == nil {
+			return errors.New("expected a JSON object, or @ and the path of a file with one")
+		}
+		*m = data
+		return nil
+	}
+}
+
+// originList takes the origins of URLs.
+func originList(l *[]string) func(string) error {
+	return func(v string) error {
+		u, err := webURL(v)
+		if err != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+			return errors.New("expected an origin such as https://mcp.example.com")
+		}
+		*l = append(*l, origin(u))
+		return nil
+	}
+}
+
+func webURL(v string) (*url.URL, error) {
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
+		return nil, errors.New("expected an https URL without credentials and fragment")
+	}
+	return u, nil
+}
+
+// secureURL is https, or http on this machine.
+func secureURL(v string) (*url.URL, error) {
+	u, err := webURL(v)
+	if err == nil && u.Scheme == "http" && !isLocalName(u.Hostname()) {
+		err = errors.New("expected an https URL: http is for this machine only")
+	}
+	return u, err
+}
+
+func (d *draft) addHeader(v string) error {
+	if _, _, err := parseHeader("--header", v); err != nil {
+		return err
+	}
+	d.headers.args = append(d.headers.args, headerArg{line: hide(v)})
+	return nil
+}
+
+func (d *draft) addHeaderFile(v string) error {
+	if v == "" {
+		return errors.New("expected a path")
+	}
+	d.headers.args = append(d.headers.args, headerArg{file: v})
+	return nil
+}
+
+func (d *draft) addOAuthHeader(v string) error {
+	name, value, err := parseHeader("--oauth-header", v)
+	if err != nil {
+		return err
+	}
+	if value, err = expand("--oauth-header "+name, value, d.getenv); err != nil {
+		return err
+	}
+	if d.client.oauthHeaders == nil {
+		d.client.oauthHeaders = http.Header{}
+	}
+	d.client.oauthHeaders.Add(name, strings.TrimSpace(value))
+	return nil
+}
+
+func (d *draft) setProxy(v string) error {
+	u, err := url.Parse(v)
+	if err != nil || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) || u.Hostname() == "" {
+		return errors.New("expected a URL such as http://proxy.example.com:3128, with http, https or socks5")
+	}
+	d.proxyURL = u
+	return nil
+}
+
+func (d *draft) setProxyAuth(v string) error {
+	data, err := load(v)
+	if err != nil {
+		return err
+	}
+	line := strings.TrimRight(string(data), "\r\n")
+	if !strings.Contains(line, ":") || strings.ContainsAny(line, "\r\n") {
+		return errors.New("expected a file with one line user:password")
+	}
+	d.client.proxyAuth = hide(line)
+	return nil
+}
+
+func (d *draft) addRoots(v string) error {
+	data, err := load(v)
+	if err == nil {
+		d.client.roots = append(d.client.roots, pemFile{v, data})
+	}
+	return err
+}
+
+func (d *draft) setCallbackPath(v string) error {
+	if !strings.HasPrefix(v, "/") || v == "/wait-for-auth" || v == "/.mcp-remote/id" || strings.ContainsAny(v, "?# ") {
+		return fmt.Errorf("expected a path such as /oauth/callback, not %q", clean(v))
+	}
+	d.auth.callbackPath = v
+	return nil
+}
+
+func (d *draft) setSuccessURL(v string) error {
+	u, err := webURL(v)
+	if err != nil || u.RawQuery != "" || u.Scheme == "http" && !isLocalName(u.Hostname()) && !d.allowHTTP {
+		return errors.New("expected an https URL without credentials, query and fragment")
+	}
+	d.auth.successURL = v
+	return nil
+}
+
+func (d *draft) setAuthTimeout(v string) error {
+	var n int
+	if err := whole(&n, 1, int(maxDuration.Seconds()))(v); err != nil {
+		return fmt.Errorf("expected a whole number of seconds, not %q", clean(v))
+	}
+	d.auth.authTimeout = time.Duration(n) * time.Second
+	return nil
+}
+
+func (d *draft) setTokenEndpoint(v string) error {
+	u, err := secureURL(v)
+	if err == nil {
+		d.auth.tokenEndpoint = u.String()
+	}
+	return err
+}
+
+func (d *draft) setMetadataURL(v string) error {
+	u, err := webURL(v)
+	if err != nil || u.Scheme != "https" || strings.Trim(u.Path, "/") == "" {
+		return errors.New("expected an https URL with a path")
+	}
+	d.auth.metadataURL = v
+	return nil
+}
+
+func (d *draft) setResource(v string) error {
+	if v == "" {
+		d.auth.noResource = true
+		return nil
+	}
+	if u, err := url.Parse(v); err != nil || !u.IsAbs() {
+		return errors.New("expected an absolute URI")
+	}
+	d.auth.resource = v
+	return nil
+}
+
+func (d *draft) addAuthorizeParam(v string) error {
+	key, value, ok := strings.Cut(v, "=")
+	if !ok || key == "" {
+		return errors.New("expected KEY=VALUE")
+	}
+	if slices.Contains([]string{"client_id", "redirect_uri", "response_type", "state", "code_challenge", "code_challenge_method"}, key) {
+		return errors.New(key + " is set by mcp-redial itself")
+	}
+	if d.auth.authorizeParams == nil {
+		d.auth.authorizeParams = map[string]string{}
+	}
+	d.auth.authorizeParams[key] = value
+	return nil
+}
+
+func (d *draft) addAuthServer(v string) error {
+	if _, err := secureURL(v); err != nil {
+		return err
+	}
+	d.auth.authServers = append(d.auth.authServers, v)
+	return nil
+}
+
+// expandInfo replaces ${VAR} in the values of client information, after its JSON has been read.
+func (d *draft) expandInfo(info json.RawMessage) (json.RawMessage, error) {
+	var o map[string]any
+	if info == nil || json.Unmarshal(info, &o) != nil {
+		return info, nil
+	}
+	for key, value := range o {
+		if s, ok := value.(string); ok {
+			s, err := expand("--static-oauth-client-info "+clean(key), s, d.getenv)
+			if err != nil {
+				return nil, err
+			}
+			o[key] = s
+		}
+	}
+	return json.Marshal(o)
+}
