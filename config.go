@@ -139,8 +139,8 @@ func (d *draft) flags() []flag {
 		{"client-credentials", "", "sign in as the program itself", on(&a.clientCredentials)},
 		{"client-private-key", "FILE", "PEM PKCS#8 key for private_key_jwt", content(&a.privateKeyPEM)},
 		{"token-endpoint", "URL", "use this without discovery; with --client-credentials", d.setTokenEndpoint},
-		{"static-oauth-client-info", "JSON|@FILE", "client_id, client_secret; ${VAR} is taken from the environment", object(&a.staticInfo)},
-		{"static-oauth-client-metadata", "JSON|@FILE", "overrides for registration", object(&a.staticMetadata)},
+		{"static-oauth-client-info", "JSON|@FILE", "client_id, client_secret; ${VAR} is taken from the environment", jsonObject(&a.staticInfo)},
+		{"static-oauth-client-metadata", "JSON|@FILE", "overrides for registration", jsonObject(&a.staticMetadata)},
 		{"client-metadata-url", "URL", "a client ID metadata document", d.setMetadataURL},
 		{"scope", "SCOPES", "ask for these scopes", text(&a.scope)},
 		{"resource", "URI", "resource to ask for; empty as --disable-resource-parameter", d.setResource},
@@ -798,8 +798,8 @@ func content(b *[]byte) func(string) error {
 	}
 }
 
-// object takes a JSON object, or @ and the path of a file with one. It may hold a secret.
-func object(m *json.RawMessage) func(string) error {
+// jsonObject takes a JSON object, or @ and the path of a file with one. It may hold a secret.
+func jsonObject(m *json.RawMessage) func(string) error {
 	return func(v string) error {
 		data := []byte(v)
 		if path, ok := strings.CutPrefix(v, "@"); ok {
