@@ -84,18 +84,18 @@ func (d *draft) flags() []flag {
 	return []flag{
 		{"", "", "The server", nil},
 		{"header", "'NAME: VALUE'...", "send this header to the MCP server; ${VAR} is taken from the environment", d.addHeader},
-		{"header-file", "FILE...", "headers, one a line; read again when the server answers 401", d.addHeaderFile},
-		{"header-command", "PATH", "a program that prints headers; run again when the server answers 401", absolute(&d.headers.command)},
+		{"header-file", "FILE...", "headers, one a line; read again when the server answers 401", want("a path", d.addHeaderFile)},
+		{"header-command", "PATH", "a program that prints headers; run again when the server answers 401", want("the absolute path of a program, without arguments", func(v string) bool { d.headers.command = v; return filepath.IsAbs(v) })},
 		{"transport", "KIND", "http-first (default), sse-first, http-only, sse-only", oneOf(&b.transport, "http-first", "sse-first", "http-only", "sse-only")},
 		{"protocol", "ERA", "auto (default), legacy (2025-11-25 and older), modern (2026-07-28)", oneOf(&b.protocol, "auto", "legacy", "modern")},
 		{"allow-http", "", "allow an http: URL that is not on this machine", on(&d.allowHTTP)},
-		{"allow-origin", "ORIGIN...", "contact no MCP or authorization server but these", originList(&n.allowOrigins)},
+		{"allow-origin", "ORIGIN...", "contact no MCP or authorization server but these", want("an origin such as https://mcp.example.com", d.addOrigin)},
 		{"disable-cookies", "", "keep no cookies", off(&n.cookies)},
 		{"config", "FILE", "read url, headers, env and autoReconnect from an mcpServers file", text(&d.file)},
 		{"server", "NAME", "the entry of --config", text(&d.entry)},
 
 		{"", "", "Reconnecting", nil},
-		{"max-retries", "N", "attempts before going dormant until the client next asks (10; -1: for ever)", whole(&b.maxRetries, -1, math.MaxInt32)},
+		{"max-retries", "N", "attempts before going dormant until the client next asks (10; -1: for ever)", whole(&b.maxRetries, -1)},
 		{"initial-retry-delay", "DURATION", "ceiling of the first wait (2s)", duration(&b.initialDelay)},
 		{"max-retry-delay", "DURATION", "ceiling of the longest wait (30s)", duration(&b.maxDelay)},
 		{"backoff-multiplier", "FACTOR", "growth of the ceiling (1.5)", factor(&b.multiplier)},
@@ -103,8 +103,8 @@ func (d *draft) flags() []flag {
 		{"retry-calls", "WHICH", "tool calls sent again after a cut: never, safe (default: those marked so), always", oneOf(&b.retryCalls, "never", "safe", "always")},
 		{"no-auto-reconnect", "", "dial again only when the client next asks", off(&b.autoReconnect)},
 		{"no-offline-start", "", "never answer initialize while the server is away", off(&b.offlineStart)},
-		{"keep-alive", "", "accepted; pings are on unless --ping-interval 0", func(string) error { return nil }},
-		{"ping-interval", "SECONDS", "between pings on an idle stream (30; 0: none)", seconds(&b.pingInterval, true)},
+		{"keep-alive", "", "accepted; pings are on unless --ping-interval 0", none},
+		{"ping-interval", "SECONDS", "between pings on an idle stream (30; 0: none)", seconds(&b.pingInterval, ", 0 for none")},
 
 		{"", "", "Tools", nil},
 		{"allow-tool", "PATTERN...", "hide and refuse all other tools; * stands for anything", list(&b.tools.allow)},
@@ -112,9 +112,9 @@ func (d *draft) flags() []flag {
 		{"read-only", "", "only tools that the server marks readOnlyHint", on(&b.tools.readOnly)},
 
 		{"", "", "Network", nil},
-		{"proxy", "URL", "an http, https or socks5 proxy for everything, instead of HTTPS_PROXY, HTTP_PROXY, NO_PROXY", d.setProxy},
+		{"proxy", "URL", "an http, https or socks5 proxy for everything, instead of HTTPS_PROXY, HTTP_PROXY, NO_PROXY", want("a URL such as http://proxy.example.com:3128, of http, https or socks5", d.setProxy)},
 		{"no-proxy", "", "use no proxy, whatever the environment says", on(&d.noProxy)},
-		{"enable-proxy", "", "accepted; the proxies of the environment are used anyway", func(string) error { return nil }},
+		{"enable-proxy", "", "accepted; the proxies of the environment are used anyway", none},
 		{"proxy-auth-file", "FILE", "one line user:password for the proxy", d.setProxyAuth},
 		{"ca-file", "FILE...", "PEM certificates to trust besides the system's", d.addRoots},
 		{"ca-only", "", "trust --ca-file alone", on(&n.caOnly)},
@@ -123,31 +123,31 @@ func (d *draft) flags() []flag {
 		{"tls-min", "VERSION", "1.2 (default) or 1.3", oneOf(&d.tlsMin, "1.2", "1.3")},
 		{"ipv4", "", "use IPv4 only", on(&d.ipv4)},
 		{"ipv6", "", "use IPv6 only", on(&d.ipv6)},
-		{"connect-timeout", "SECONDS", "for TCP, and again for TLS (10)", seconds(&n.connectTimeout, false)},
-		{"headers-timeout", "SECONDS", "for the headers of an answer (0: no limit)", seconds(&n.headersTimeout, true)},
-		{"body-timeout", "SECONDS", "between two pieces of an answer (0: no limit)", seconds(&n.bodyTimeout, true)},
+		{"connect-timeout", "SECONDS", "for TCP, and again for TLS (10)", seconds(&n.connectTimeout, "")},
+		{"headers-timeout", "SECONDS", "for the headers of an answer (0: no limit)", seconds(&n.headersTimeout, ", 0 for no limit")},
+		{"body-timeout", "SECONDS", "between two pieces of an answer (0: no limit)", seconds(&n.bodyTimeout, ", 0 for no limit")},
 		{"max-message-size", "SIZE", "of one message, either way (64MiB)", size(&b.maxMessage)},
 		{"max-memory", "SIZE", "for all messages at once (256MiB)", size(&b.maxMemory)},
 
 		{"", "", "Signing in", nil},
-		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", matching(&a.host, `^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])$`, "a host name")},
-		{"callback-path", "PATH", "path in the redirect address (/oauth/callback)", d.setCallbackPath},
-		{"auth-success-url", "URL", "where the browser ends up", d.setSuccessURL},
-		{"auth-timeout", "SECONDS", "how long other instances wait for a sign-in (30)", d.setAuthTimeout},
+		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", want("a host name", d.setHost)},
+		{"callback-path", "PATH", "path in the redirect address (/oauth/callback)", want("a path such as /oauth/callback that is not one of our own", d.setCallbackPath)},
+		{"auth-success-url", "URL", "where the browser ends up", want("an https URL without credentials, query and fragment", d.setSuccessURL)},
+		{"auth-timeout", "SECONDS", "how long other instances wait for a sign-in (30)", want("a whole number of seconds", d.setAuthTimeout)},
 		{"no-browser", "", "print the sign-in address, open nothing", on(&a.noBrowser)},
 		{"device-code", "", "sign in with a code on another device", on(&a.deviceCode)},
 		{"client-credentials", "", "sign in as the program itself", on(&a.clientCredentials)},
 		{"client-private-key", "FILE", "PEM PKCS#8 key for private_key_jwt", content(&a.privateKeyPEM)},
-		{"token-endpoint", "URL", "use this without discovery; with --client-credentials", d.setTokenEndpoint},
+		{"token-endpoint", "URL", "use this without discovery; with --client-credentials", want("an https URL without credentials and fragment", d.setTokenEndpoint)},
 		{"static-oauth-client-info", "JSON|@FILE", "client_id, client_secret; ${VAR} is taken from the environment", jsonObject(&a.staticInfo)},
 		{"static-oauth-client-metadata", "JSON|@FILE", "overrides for registration", jsonObject(&a.staticMetadata)},
-		{"client-metadata-url", "URL", "a client ID metadata document", d.setMetadataURL},
+		{"client-metadata-url", "URL", "a client ID metadata document", want("an https URL with a path", d.setMetadataURL)},
 		{"scope", "SCOPES", "ask for these scopes", text(&a.scope)},
-		{"resource", "URI", "resource to ask for; empty as --disable-resource-parameter", d.setResource},
+		{"resource", "URI", "resource to ask for; empty as --disable-resource-parameter", want("an absolute URI", d.setResource)},
 		{"disable-resource-parameter", "", "send no resource parameter", on(&a.noResource)},
-		{"authorize-param", "KEY=VALUE...", "extra parameter of the authorization request", d.addAuthorizeParam},
+		{"authorize-param", "KEY=VALUE...", "extra parameter of the authorization request", want("KEY=VALUE, with a key that is not one of our own", d.addAuthorizeParam)},
 		{"use-id-token", "", "present the id_token as the credential", on(&a.useIDToken)},
-		{"auth-server", "ISSUER...", "the only authorization servers to trust; may have a private address", d.addAuthServer},
+		{"auth-server", "ISSUER...", "the only authorization servers to trust; may have a private address", want("an https URL without credentials and fragment", d.addAuthServer)},
 		{"oauth-header", "'NAME: VALUE'...", "send this header to --auth-server", d.addOAuthHeader},
 		{"token-store", "PLACE", "disk (default, shared with mcp-remote) or memory", oneOf(&d.tokenStore, "disk", "memory")},
 
@@ -451,16 +451,13 @@ func (d *draft) readEntry(haveURL bool) error {
 			return wrong("autoReconnect has no " + clean(strconv.Quote(key)))
 		}
 		k := reconnectKeys[i]
-		if !k.form.MatchString(value) {
-			return wrong("autoReconnect." + key + " must be " + k.must)
-		}
-		if d.given[k.flag] || value == k.without {
+		if d.given[k.flag] || value == k.absent {
 			continue
 		}
-		at := slices.IndexFunc(d.table, func(f flag) bool { return f.name == k.flag })
 		d.given[k.flag] = true
-		if err := d.table[at].set(value + k.unit); err != nil {
-			return wrong("autoReconnect." + key + ": " + err.Error())
+		at := slices.IndexFunc(d.table, func(f flag) bool { return f.name == k.flag })
+		if k.absent != "" && value != "true" && value != "false" || d.table[at].set(value+k.unit) != nil {
+			return wrong("autoReconnect." + key + " must be " + k.must)
 		}
 	}
 	if haveURL {
@@ -481,26 +478,16 @@ func (d *draft) readEntry(haveURL bool) error {
 }
 
 // A reconnectKey says which flag a key of autoReconnect stands for, and which value stands for its absence.
-type reconnectKey struct {
-	key, flag, unit, without string
-	form                     *regexp.Regexp
-	must                     string
+type reconnectKey struct{ key, flag, unit, absent, must string }
+
+var reconnectKeys = []reconnectKey{
+	{"enabled", "no-auto-reconnect", "", "true", "true or false"},
+	{"silent", "silent", "", "false", "true or false"},
+	{"maxRetries", "max-retries", "", "", "a whole number of at least -1"},
+	{"initialRetryDelay", "initial-retry-delay", "ms", "", "a number of milliseconds"},
+	{"maxRetryDelay", "max-retry-delay", "ms", "", "a number of milliseconds"},
+	{"backoffMultiplier", "backoff-multiplier", "", "", "a number from 1 to 1000"},
 }
-
-var (
-	boolean = regexp.MustCompile(`^(true|false)$`)
-	integer = regexp.MustCompile(`^-?[0-9]{1,15}$`)
-	decimal = regexp.MustCompile(`^[0-9]{1,9}(\.[0-9]{1,9})?$`)
-
-	reconnectKeys = []reconnectKey{
-		{"enabled", "no-auto-reconnect", "", "true", boolean, "true or false"},
-		{"silent", "silent", "", "false", boolean, "true or false"},
-		{"maxRetries", "max-retries", "", "", integer, "a whole number"},
-		{"initialRetryDelay", "initial-retry-delay", "ms", "", integer, "a whole number of milliseconds"},
-		{"maxRetryDelay", "max-retry-delay", "ms", "", integer, "a whole number of milliseconds"},
-		{"backoffMultiplier", "backoff-multiplier", "", "", decimal, "a number"},
-	}
-)
 
 // setURL checks the address of the MCP server. The text itself may hold a secret and is not repeated.
 func (d *draft) setURL(s string) error {
@@ -593,15 +580,22 @@ func (d *draft) finishServer() error {
 	d.environmentRoots()
 	d.auth.server, d.auth.headers = d.url, source.typed
 	d.auth.oauthHeaders = n.oauthHeaders
-	if d.auth.staticInfo, err = d.expandInfo(d.auth.staticInfo); err != nil {
-		return err
+	var info map[string]any
+	if d.auth.staticInfo != nil && json.Unmarshal(d.auth.staticInfo, &info) == nil {
+		for key, value := range info {
+			if s, ok := value.(string); ok {
+				if info[key], err = expand("--static-oauth-client-info", s, d.getenv); err != nil {
+					return err
+				}
+			}
+		}
+		d.auth.staticInfo, _ = json.Marshal(info) // it was JSON a moment ago
 	}
-	if d.auth.clientCredentials && d.auth.staticInfo == nil {
-		return &usageError{"--client-credentials needs --static-oauth-client-info", `give the client_id and, without --client-private-key, the client_secret`}
+	if d.auth.clientCredentials && info["client_secret"] == nil && d.auth.privateKeyPEM == nil {
+		return &usageError{"--client-credentials has nothing to prove who asks", "give client_id and client_secret with --static-oauth-client-info, or --client-private-key"}
 	}
-	for _, issuer := range d.auth.authServers {
-		u, _ := url.Parse(issuer) // checked when it was set
-		n.authServers = append(n.authServers, origin(u))
+	if u, err := url.Parse(d.auth.successURL); err == nil && u.Scheme == "http" && !isLocalName(u.Hostname()) && !d.allowHTTP {
+		return &usageError{"--auth-success-url begins with http:", "use https, or add --allow-http for a network that you trust"}
 	}
 	return nil
 }
@@ -620,13 +614,8 @@ func (d *draft) environmentRoots() {
 	}
 	dirs, _ := d.getenv("SSL_CERT_DIR")
 	for _, dir := range filepath.SplitList(dirs) {
-		files, err := os.ReadDir(dir)
-		if err != nil {
-			d.warnings = append(d.warnings, "SSL_CERT_DIR: "+err.Error())
-		}
-		for _, f := range files {
-			paths = append(paths, filepath.Join(dir, f.Name()))
-		}
+		files, _ := filepath.Glob(filepath.Join(dir, "*"))
+		paths = append(paths, files...)
 	}
 	for _, path := range paths {
 		data, err := load(path)
@@ -680,130 +669,96 @@ func load(path string) ([]byte, error) {
 	return data, err
 }
 
-// The makers of setters. Each says in its error what it expects.
+// The makers of setters. What they expect is in their errors; the value, which may be secret, is not.
+
+func want(what string, take func(v string) bool) func(string) error {
+	return func(v string) error {
+		if !take(v) {
+			return errors.New("expected " + what)
+		}
+		return nil
+	}
+}
+
+func none(string) error { return nil }
 
 func on(b *bool) func(string) error  { return func(string) error { *b = true; return nil } }
 func off(b *bool) func(string) error { return func(string) error { *b = false; return nil } }
 
-func text(s *string) func(string) error { return matching(s, `.`, "a value") }
-
-func matching(s *string, form, what string) func(string) error {
-	return func(v string) error {
-		if !regexp.MustCompile(form).MatchString(v) {
-			return fmt.Errorf("expected %s, not %q", what, clean(v))
-		}
-		*s = v
-		return nil
-	}
+func text(s *string) func(string) error {
+	return want("a value", func(v string) bool { *s = v; return v != "" })
 }
 
 func list(l *[]string) func(string) error {
-	return func(v string) error {
-		if v == "" {
-			return errors.New("expected a value, not nothing")
-		}
-		*l = append(*l, v)
-		return nil
-	}
+	return want("a value", func(v string) bool { *l = append(*l, v); return v != "" })
 }
 
 func oneOf(s *string, choices ...string) func(string) error {
-	return func(v string) error {
-		if !slices.Contains(choices, v) {
-			return fmt.Errorf("expected %s, not %q", strings.Join(choices, ", "), clean(v))
-		}
-		*s = v
-		return nil
-	}
+	return want(strings.Join(choices, ", "), func(v string) bool { *s = v; return slices.Contains(choices, v) })
 }
 
-func whole(n *int, low, high int) func(string) error {
-	return func(v string) (err error) {
-		i, err := strconv.Atoi(v)
-		if err != nil || i < low || i > high {
-			return fmt.Errorf("expected a whole number of at least %d, not %q", low, clean(v))
-		}
-		*n = i
-		return nil
-	}
+func whole(n *int, least int) func(string) error {
+	return want(fmt.Sprintf("a whole number of at least %d", least), func(v string) bool {
+		i, err := strconv.ParseInt(v, 10, 32)
+		*n = int(i)
+		return err == nil && *n >= least
+	})
 }
 
 func factor(f *float64) func(string) error {
-	return func(v string) error {
+	return want("a number from 1 to 1000", func(v string) (ok bool) {
 		x, err := strconv.ParseFloat(v, 64)
-		if err != nil || !(x >= 1 && x <= 1000) {
-			return fmt.Errorf("expected a number from 1 to 1000, not %q", clean(v))
-		}
 		*f = x
-		return nil
-	}
+		return err == nil && x >= 1 && x <= 1000
+	})
 }
 
 const maxDuration = 365 * 24 * time.Hour
 
 func duration(d *time.Duration) func(string) error {
-	return func(v string) error {
+	return want("a duration with its unit, such as 500ms or 2s", func(v string) bool {
 		x, err := time.ParseDuration(v)
-		if err != nil || x < 0 || x > maxDuration {
-			return fmt.Errorf("expected a duration with its unit, such as 500ms or 2s, not %q", clean(v))
-		}
 		*d = x
-		return nil
-	}
+		return err == nil && x >= 0 && x <= maxDuration
+	})
 }
 
-// seconds is the form that mcp-remote has: a number without a unit.
-func seconds(d *time.Duration, zero bool) func(string) error {
-	return func(v string) error {
+// seconds is the form that mcp-remote has. more says what 0 is, if it is allowed.
+func seconds(d *time.Duration, more string) func(string) error {
+	return want("a number of seconds without a unit"+more, func(v string) bool {
 		x, err := strconv.ParseFloat(v, 64)
-		if err != nil || !(x >= 0 && x <= maxDuration.Seconds()) || x == 0 && !zero {
-			return fmt.Errorf("expected a number of seconds, without a unit, not %q", clean(v))
-		}
 		*d = time.Duration(x * float64(time.Second))
-		return nil
-	}
+		return err == nil && x >= 0 && x <= maxDuration.Seconds() && (*d > 0 || more != "" && x == 0)
+	})
 }
 
 func size(n *int) func(string) error {
-	return func(v string) error {
-		number, shift := v, 0
+	return want("a size such as 8MiB", func(v string) bool {
+		shift := 0
 		for i, unit := range []string{"KiB", "MiB", "GiB"} {
-			if s, ok := strings.CutSuffix(v, unit); ok {
-				number, shift = s, 10*(i+1)
+			if strings.HasSuffix(v, unit) {
+				v, shift = strings.TrimSuffix(v, unit), 10*(i+1)
+				break
 			}
 		}
-		x, err := strconv.Atoi(number)
-		if err != nil || x < 1 || x > math.MaxInt>>shift {
-			return fmt.Errorf("expected a size such as 8MiB, not %q", clean(v))
-		}
+		x, err := strconv.Atoi(v)
 		*n = x << shift
-		return nil
-	}
-}
-
-func absolute(s *string) func(string) error {
-	return func(v string) error {
-		if !filepath.IsAbs(v) {
-			return fmt.Errorf("expected the absolute path of a program, without arguments, not %q", clean(v))
-		}
-		*s = v
-		return nil
-	}
+		return err == nil && x > 0 && x <= math.MaxInt>>shift
+	})
 }
 
 func content(b *[]byte) func(string) error {
-	return func(v string) (err error) {
-		*b, err = load(v)
+	return func(path string) (err error) {
+		*b, err = load(path)
 		return err
 	}
 }
 
-// jsonObject takes a JSON object, or @ and the path of a file with one. It may hold a secret.
+// jsonObject takes a JSON object, or @ and the path of a file with one.
 func jsonObject(m *json.RawMessage) func(string) error {
-	return func(v string) error {
+	return func(v string) (err error) {
 		data := []byte(v)
-		if path, ok := strings.CutPrefix(v, "@"); ok {
-			var err error
+		if path, isFile := strings.CutPrefix(v, "@"); isFile {
 			if data, err = load(path); err != nil {
 				return err
 			}
@@ -817,49 +772,31 @@ func jsonObject(m *json.RawMessage) func(string) error {
 	}
 }
 
-// originList takes the origins of URLs.
-func originList(l *[]string) func(string) error {
-	return func(v string) error {
-		u, err := webURL(v)
-		if err != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-			return errors.New("expected an origin such as https://mcp.example.com")
-		}
-		*l = append(*l, origin(u))
-		return nil
-	}
-}
-
-func webURL(v string) (*url.URL, error) {
+// webURL takes an https URL, or an http URL on this machine, without credentials and fragment.
+func webURL(v string) (u *url.URL, ok bool) {
 	u, err := url.Parse(v)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
-		return nil, errors.New("expected an https URL without credentials and fragment")
-	}
-	return u, nil
+	return u, err == nil && (u.Scheme == "https" || u.Scheme == "http" && isLocalName(u.Hostname())) && u.Hostname() != "" &&
+		u.User == nil && !strings.Contains(v, "#")
 }
 
-// secureURL is https, or http on this machine.
-func secureURL(v string) (*url.URL, error) {
-	u, err := webURL(v)
-	if err == nil && u.Scheme == "http" && !isLocalName(u.Hostname()) {
-		err = errors.New("expected an https URL: http is for this machine only")
+func (d *draft) addOrigin(v string) bool {
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || v != u.Scheme+"://"+u.Host {
+		return false
 	}
-	return u, err
+	d.client.allowOrigins = append(d.client.allowOrigins, origin(u))
+	return true
 }
 
 func (d *draft) addHeader(v string) error {
-	if _, _, err := parseHeader("--header", v); err != nil {
-		return err
-	}
 	d.headers.args = append(d.headers.args, headerArg{line: hide(v)})
-	return nil
+	_, _, err := parseHeader("--header", v)
+	return err
 }
 
-func (d *draft) addHeaderFile(v string) error {
-	if v == "" {
-		return errors.New("expected a path")
-	}
+func (d *draft) addHeaderFile(v string) bool {
 	d.headers.args = append(d.headers.args, headerArg{file: v})
-	return nil
+	return v != ""
 }
 
 func (d *draft) addOAuthHeader(v string) error {
@@ -867,138 +804,94 @@ func (d *draft) addOAuthHeader(v string) error {
 	if err != nil {
 		return err
 	}
-	if value, err = expand("--oauth-header "+name, value, d.getenv); err != nil {
-		return err
-	}
+	value, err = expand("--oauth-header "+name, value, d.getenv)
 	if d.client.oauthHeaders == nil {
 		d.client.oauthHeaders = http.Header{}
 	}
 	d.client.oauthHeaders.Add(name, strings.TrimSpace(value))
-	return nil
+	return err
 }
 
-func (d *draft) setProxy(v string) error {
+func (d *draft) setProxy(v string) bool {
 	u, err := url.Parse(v)
-	if err != nil || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) || u.Hostname() == "" {
-		return errors.New("expected a URL such as http://proxy.example.com:3128, with http, https or socks5")
-	}
 	d.proxyURL = u
-	return nil
+	return err == nil && slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) && u.Hostname() != ""
 }
 
 func (d *draft) setProxyAuth(v string) error {
 	data, err := load(v)
-	if err != nil {
-		return err
-	}
 	line := strings.TrimRight(string(data), "\r\n")
-	if !strings.Contains(line, ":") || strings.ContainsAny(line, "\r\n") {
-		return errors.New("expected a file with one line user:password")
+	if err == nil && (!strings.Contains(line, ":") || strings.ContainsAny(line, "\r\n")) {
+		err = errors.New("expected a file with one line user:password")
 	}
 	d.client.proxyAuth = hide(line)
-	return nil
-}
-
-func (d *draft) addRoots(v string) error {
-	data, err := load(v)
-	if err == nil {
-		d.client.roots = append(d.client.roots, pemFile{v, data})
-	}
 	return err
 }
 
-func (d *draft) setCallbackPath(v string) error {
-	if !strings.HasPrefix(v, "/") || v == "/wait-for-auth" || v == "/.mcp-remote/id" || strings.ContainsAny(v, "?# ") {
-		return fmt.Errorf("expected a path such as /oauth/callback, not %q", clean(v))
-	}
+func (d *draft) addRoots(path string) error {
+	data, err := load(path)
+	d.client.roots = append(d.client.roots, pemFile{path, data})
+	return err
+}
+
+func (d *draft) setHost(v string) bool {
+	d.auth.host = v
+	return v != "" && !strings.ContainsFunc(v, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._[:]", r))
+	})
+}
+
+func (d *draft) setCallbackPath(v string) bool {
 	d.auth.callbackPath = v
-	return nil
+	return strings.HasPrefix(v, "/") && v != "/wait-for-auth" && v != "/.mcp-remote/id" && !strings.ContainsAny(v, "?# ")
 }
 
-func (d *draft) setSuccessURL(v string) error {
-	u, err := webURL(v)
-	if err != nil || u.RawQuery != "" || u.Scheme == "http" && !isLocalName(u.Hostname()) && !d.allowHTTP {
-		return errors.New("expected an https URL without credentials, query and fragment")
-	}
+func (d *draft) setSuccessURL(v string) bool {
+	u, err := url.Parse(v)
 	d.auth.successURL = v
-	return nil
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && u.User == nil && !strings.ContainsAny(v, "?#")
 }
 
-func (d *draft) setAuthTimeout(v string) error {
-	var n int
-	if err := whole(&n, 1, int(maxDuration.Seconds()))(v); err != nil {
-		return fmt.Errorf("expected a whole number of seconds, not %q", clean(v))
-	}
+func (d *draft) setAuthTimeout(v string) bool {
+	n, err := strconv.ParseUint(v, 10, 24)
 	d.auth.authTimeout = time.Duration(n) * time.Second
-	return nil
+	return err == nil && n > 0
 }
 
-func (d *draft) setTokenEndpoint(v string) error {
-	u, err := secureURL(v)
-	if err == nil {
+func (d *draft) setTokenEndpoint(v string) bool {
+	u, ok := webURL(v)
+	if ok {
 		d.auth.tokenEndpoint = u.String()
 	}
-	return err
+	return ok
 }
 
-func (d *draft) setMetadataURL(v string) error {
-	u, err := webURL(v)
-	if err != nil || u.Scheme != "https" || strings.Trim(u.Path, "/") == "" {
-		return errors.New("expected an https URL with a path")
-	}
+func (d *draft) setMetadataURL(v string) bool {
+	u, ok := webURL(v)
 	d.auth.metadataURL = v
-	return nil
+	return ok && u.Scheme == "https" && strings.Trim(u.Path, "/") != ""
 }
 
-func (d *draft) setResource(v string) error {
-	if v == "" {
-		d.auth.noResource = true
-		return nil
-	}
-	if u, err := url.Parse(v); err != nil || !u.IsAbs() {
-		return errors.New("expected an absolute URI")
-	}
-	d.auth.resource = v
-	return nil
+func (d *draft) setResource(v string) bool {
+	u, err := url.Parse(v)
+	d.auth.resource, d.auth.noResource = v, d.auth.noResource || v == ""
+	return err == nil && (u.IsAbs() || v == "")
 }
 
-func (d *draft) addAuthorizeParam(v string) error {
+func (d *draft) addAuthorizeParam(v string) bool {
 	key, value, ok := strings.Cut(v, "=")
-	if !ok || key == "" {
-		return errors.New("expected KEY=VALUE")
-	}
-	if slices.Contains([]string{"client_id", "redirect_uri", "response_type", "state", "code_challenge", "code_challenge_method"}, key) {
-		return errors.New(key + " is set by mcp-redial itself")
-	}
 	if d.auth.authorizeParams == nil {
 		d.auth.authorizeParams = map[string]string{}
 	}
 	d.auth.authorizeParams[key] = value
-	return nil
+	return ok && key != "" && !slices.Contains([]string{"client_id", "redirect_uri", "response_type", "state", "code_challenge", "code_challenge_method"}, key)
 }
 
-func (d *draft) addAuthServer(v string) error {
-	if _, err := secureURL(v); err != nil {
-		return err
+func (d *draft) addAuthServer(v string) bool {
+	u, ok := webURL(v)
+	if ok {
+		d.auth.authServers = append(d.auth.authServers, v)
+		d.client.authServers = append(d.client.authServers, origin(u))
 	}
-	d.auth.authServers = append(d.auth.authServers, v)
-	return nil
-}
-
-// expandInfo replaces ${VAR} in the values of client information, after its JSON has been read.
-func (d *draft) expandInfo(info json.RawMessage) (json.RawMessage, error) {
-	var o map[string]any
-	if info == nil || json.Unmarshal(info, &o) != nil {
-		return info, nil
-	}
-	for key, value := range o {
-		if s, ok := value.(string); ok {
-			s, err := expand("--static-oauth-client-info "+clean(key), s, d.getenv)
-			if err != nil {
-				return nil, err
-			}
-			o[key] = s
-		}
-	}
-	return json.Marshal(o)
+	return ok
 }
