@@ -1,0 +1,282 @@
+// Mcp-redial lets an MCP client that starts its servers as child processes use a remote one, and keeps the
+// line up: it speaks newline-delimited JSON-RPC on standard input and output, and HTTP+SSE or Streamable
+// HTTP with the server. When the line drops it dials again, silently, with jittered exponential backoff.
+// Every call is answered exactly once: by the server, or by an error that says what happened.
+//
+//	mcp-redial URL [flags]        carry a client's line to URL (in the client's configuration)
+//	mcp-redial check URL [flags]  go through the connection step by step, for a person
+//	mcp-redial login URL          sign in ahead of time; logout URL: revoke and forget
+//	mcp-redial status             one line for each running bridge
+//	mcp-redial demo               watch it survive a server that keeps dropping the line
+//
+// It takes the arguments of the npm package mcp-remote; mcp-redial --help has them all.
+//
+// What is retried: everything of which it is certain that the server did not act on it, and what is
+// harmless to repeat (lists, reads, tools marked readOnlyHint or idempotentHint). What is not: every other
+// call whose outcome is unknown; its answer says so, with code -31002.
+//
+// Where secrets lie: access and refresh tokens in ~/.mcp-auth/mcp-remote-v1 (MCP_REMOTE_CONFIG_DIR changes
+// the folder, --token-store memory keeps nothing), in files that only the user can read. They are sent to
+// the server that they were issued for and nowhere else, and never logged.
+//
+// Exit codes: 0 when the client has closed the line or a signal has come, 2 for usage errors; check has
+// codes of its own: 1 not reachable, 3 sign-in needed, 4 protocol trouble.
+package main
+
+// main.go wires the parts, owns standard input and output, and sets the exit code.
+
+import (
+	"context"
+	"crypto/fips140"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+)
+
+func main() {
+	os.Exit(command(os.Args[1:], thisMachine(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// command runs the program and returns its exit code.
+func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer) int {
+	c, err := parse(args, m)
+	if err != nil {
+		return complain(stderr, err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal exits at once
+	switch c.command {
+	case "help":
+		fmt.Fprint(stdout, c.manual())
+		return 0
+	case "version":
+		fmt.Fprint(stdout, versionText())
+		return 0
+	case "demo":
+		return demo(ctx, stdout)
+	}
+	p, err := newProgram(c, stdin, stderr)
+	if err != nil {
+		return complain(stderr, err)
+	}
+	defer p.flush()
+	switch c.command {
+	case "check":
+		return check(ctx, p.checked(), stdout)
+	case "status":
+		return status(p.store, c.json, stdout)
+	case "login":
+		err = p.auth.login(ctx, func(hint string) { person(p.log, "%s", hint) })
+	case "logout":
+		err = p.auth.logout(ctx)
+	default:
+		return p.serve(ctx, stdin, stdout)
+	}
+	if err != nil {
+		return complain(stderr, err)
+	}
+	return 0
+}
+
+// complain tells a person what is wrong and what to do next.
+func complain(stderr io.Writer, err error) int {
+	fmt.Fprintf(stderr, "mcp-redial: error: %s\n", err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		fmt.Fprintf(stderr, "mcp-redial: hint: %s\n", usage.hint)
+		return 2
+	}
+	var failed *signInError
+	if errors.As(err, &failed) && failed.hint != "" {
+		fmt.Fprintf(stderr, "mcp-redial: hint: %s\n", failed.hint)
+	}
+	return 1
+}
+
+// A program is the parts, wired.
+type program struct {
+	c     *config
+	log   *slog.Logger
+	flush func()
+	store *store
+	auth  *authorizer
+	wire  *wire
+}
+
+func newProgram(c *config, stdin *os.File, stderr io.Writer) (*program, error) {
+	log, flush, err := newLogger(c.log, stderr)
+	if err != nil {
+		return nil, err
+	}
+	p := &program{c: c, log: log, flush: flush}
+	for _, w := range c.warnings {
+		log.Warn(w)
+	}
+	if p.store, err = openStore(c.storeDir, log); err != nil {
+		return nil, err
+	}
+	if c.url == nil {
+		return p, nil
+	}
+	c.client.userAgent = "mcp-redial/" + version()
+	c.client.token = func(ctx context.Context) (secret, error) { return p.auth.token(ctx) }
+	again, once, oauth, err := newClients(c.client)
+	if err != nil {
+		return nil, err
+	}
+	c.auth.tell = stderr
+	if info, err := stdin.Stat(); c.command == "login" && err == nil && info.Mode()&os.ModeCharDevice != 0 {
+		c.auth.paste = stdin
+	}
+	if p.auth, err = newAuthorizer(c.auth, p.store, oauth, log); err != nil {
+		return nil, err
+	}
+	o := c.bridge
+	p.wire = &wire{url: c.url, again: again, once: once, max: o.maxMessage, mem: newBudget(o.maxMemory, o.maxMessage), log: log}
+	return p, nil
+}
+
+// connect makes the transport for a new session.
+func (p *program) connect(k transportKind) transport {
+	switch k {
+	case kindSSE:
+		return newSSE(p.wire)
+	case kindStateless:
+		return newStateless(p.wire)
+	}
+	return newStreamable(p.wire)
+}
+
+// signIn renews whatever proves who we are: the headers' sources, where an Authorization header is given,
+// else the token.
+func (p *program) signIn(ctx context.Context, challenge string, status int, waiting func(hint string)) error {
+	if h := p.c.client.headers; h != nil && h.authorized() {
+		return h.refresh(ctx)
+	}
+	return p.auth.signIn(ctx, challenge, status, waiting)
+}
+
+// serve carries the client's line. A closed standard output ends it quietly.
+func (p *program) serve(ctx context.Context, stdin io.Reader, stdout io.Writer) int {
+	o := p.c.bridge
+	if p.c.audit != "" {
+		audit, err := newAuditLog(p.c.audit)
+		if err != nil {
+			return complain(p.c.auth.tell, err)
+		}
+		defer audit.close(time.Second)
+		o.audit = audit
+	}
+	k := newKeeper(p)
+	o.remembered = k.load()
+	work, stop := context.WithCancel(context.Background())
+	kept := make(chan struct{})
+	go func() { k.run(work); close(kept) }()
+	b := newBridge(o, outside{p.connect, p.signIn, k.remember}, p.log, p.wire.mem)
+	err := b.run(ctx, stdin, stdout)
+	stop()
+	<-kept
+	if err != nil {
+		return complain(p.c.auth.tell, err)
+	}
+	return 0
+}
+
+// A keeper writes what others may know of this bridge, and refreshes the token of an idle one: all that has
+// to happen beside the loop.
+type keeper struct {
+	p      *program
+	name   string // of the remembered handshake
+	status *statusFile
+	last   chan snapshot // the newest only
+}
+
+func newKeeper(p *program) *keeper {
+	a := p.c.auth
+	id := identityHash(a.serverURL, a.resource, a.authorizeParams, a.headers, a.metadataURL, a.tokenEndpoint)
+	return &keeper{p: p, name: id + "_handshake.json", status: newStatusFile(p.store, p.c.bridge.server), last: make(chan snapshot, 1)}
+}
+
+func (k *keeper) load() *handshake {
+	h := new(handshake)
+	if k.p.store.readJSON(k.name, h) != nil || h.ProtocolVersion == "" {
+		return nil
+	}
+	return h
+}
+
+// remember is the loop's; it never blocks.
+func (k *keeper) remember(s snapshot) {
+	select {
+	case <-k.last:
+	default:
+	}
+	k.last <- s
+}
+
+// run ends, and removes the status file, with ctx.
+func (k *keeper) run(ctx context.Context) {
+	defer k.status.remove()
+	var known *handshake
+	for {
+		wake := time.Hour
+		if at := k.p.auth.refreshAt(); !at.IsZero() {
+			wake = max(time.Second, time.Until(at))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wake):
+			if _, err := k.p.auth.token(ctx); err != nil {
+				k.p.log.Debug("refreshing the token of an idle line", "err", err)
+			}
+		case s := <-k.last:
+			if err := k.status.write(s); err != nil {
+				k.p.log.Debug("writing the status file", "err", err)
+			}
+			if s.handshake != nil && s.handshake != known {
+				known = s.handshake
+				if err := k.p.store.writeJSON(k.name, known); err != nil {
+					k.p.log.Debug("remembering the handshake", "err", err)
+				}
+			}
+			select { // states follow each other faster than anybody reads them
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+}
+
+// version is that of the module, as the build recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// versionText says what exactly this binary is.
+func versionText() string {
+	text := "mcp-redial " + version() + "\n"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Sum != "" {
+			text += "sum " + info.Main.Sum + "\n"
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				text += "commit " + s.Value + "\n"
+			}
+		}
+	}
+	return text + fmt.Sprintf("%s %s/%s\nFIPS 140-3 mode: %v\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, fips140.Enabled())
+}
