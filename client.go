@@ -37,6 +37,7 @@ type clientOptions struct {
 	userAgent    string
 	headers      *headerSource                         // may be nil
 	token        func(context.Context) (secret, error) // may be nil; not asked if headers hold an Authorization
+	refused      func(secret)                          // told of a token that met 401 or 403; may be nil
 	cookies      bool
 	cert, key    []byte      // PEM of the client certificate, also shown to authServers; nil for none
 	oauthHeaders http.Header // sent to authServers only
@@ -317,16 +318,20 @@ func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 		}
 	}
+	var t secret
 	if p.o.token != nil && req.Header.Get("Authorization") == "" {
-		t, err := p.o.token(ctx)
-		if err != nil {
+		if t, err = p.o.token(ctx); err != nil {
 			return fail(req, err)
 		}
 		if !t.empty() {
 			req.Header.Set("Authorization", "Bearer "+t.reveal())
 		}
 	}
-	return p.o.send(p.t, req, proxy, p.seen)
+	resp, err := p.o.send(p.t, req, proxy, p.seen)
+	if err == nil && p.o.refused != nil && (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden) {
+		p.o.refused(t)
+	}
+	return resp, err
 }
 
 // sameOrigin follows a redirect that keeps method, body and origin (RFC 9110, 15.4.8 and 15.4.9).
@@ -438,12 +443,6 @@ func (t trust) vetName(host string) error {
 		return deny("refusing to contact %s for sign-in: a number is no name", clean(host))
 	}
 	return nil
-}
-
-func isLocalName(host string) bool {
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	a, err := netip.ParseAddr(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && a.Unmap().IsLoopback()
 }
 
 // vet says whether a server that is not trusted further may point us at a (protocol.md's SSRF rules).

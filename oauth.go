@@ -3,17 +3,46 @@ package main
 // oauth.go signs in: discovery, registration, grants and refresh, as every revision of MCP asks for it (OAuth
 // 2.1, RFC 9728, 8414, 7591, 8707, 9207, 8628). It uses the http.Client that client.go made for
 // it: one that carries no credential, cookie or header of the MCP server. Nothing secret enters an error or
-// a log, and nothing that an authorization server wrote gets there raw.
+// a log, and of what an authorization server wrote only its error code does. Only a verdict on the grant itself
+// makes a person sign in again: an outage never opens a browser and never costs a token.
 
 import (
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
 	"time"
+)
+
+const (
+	documentLimit = 20 * time.Second // for one exchange with an authorization server; less than leaseAge
+	personLimit   = 10 * time.Minute // that a leader waits for a person; also how long a begun sign-in is good
+	followLimit   = 3 * time.Minute  // that a follower waits for its leader
+	leaseAge      = 30 * time.Second // after which a lease is taken over
+	renewAhead    = time.Minute      // before a token expires
+	quietTab      = 2 * time.Minute  // a sign-in begun so recently has its tab; no second one is opened
 )
 
 // authOptions is what the flags say about signing in.
@@ -25,11 +54,11 @@ type authOptions struct {
 	// The browser and the listener that it comes back to.
 	host         string        // in the redirect address; "" is localhost, 127.0.0.1 on Windows
 	port         int           // 0 is the port derived from the identity
+	fixedPort    bool          // only this port will do; set by newAuthorizer
 	callbackPath string        // "" is /oauth/callback
 	successURL   string        // where the browser goes at the end, instead of our own page
-	authTimeout  time.Duration // of /wait-for-auth and of the page that waits for the exchange
+	authTimeout  time.Duration // of /wait-for-auth and of the page that waits for the exchange; 0 is 30 s
 	noBrowser    bool          // print the address, open nothing
-	tell         io.Writer     // stderr: what a person must see, whatever --silent says
 	paste        io.Reader     // a terminal where the redirected address may be pasted; nil if there is none
 
 	// What is asked for.
@@ -50,44 +79,1290 @@ type authOptions struct {
 	clientCredentials bool
 	tokenEndpoint     string // --token-endpoint: no discovery
 
-	// Whom to trust.
-	authServers  []string    // --auth-server; once given, any other issuer is refused
-	oauthHeaders http.Header // --oauth-header, sent to authServers only
+	authServers []string // --auth-server; once given, any other issuer is refused
+}
+
+// The documents of authorization, as far as we look at them, with the names that mcp-remote stores them under.
+type (
+	resourceMetadata struct { // RFC 9728
+		Resource string   `json:"resource"`
+		Servers  []string `json:"authorization_servers"`
+		Scopes   []string `json:"scopes_supported,omitempty"`
+	}
+	serverMetadata struct { // RFC 8414
+		Issuer        string   `json:"issuer"`
+		Authorization string   `json:"authorization_endpoint"`
+		Token         string   `json:"token_endpoint"`
+		Registration  string   `json:"registration_endpoint,omitempty"`
+		Revocation    string   `json:"revocation_endpoint,omitempty"`
+		Device        string   `json:"device_authorization_endpoint,omitempty"`
+		ResponseTypes []string `json:"response_types_supported"`
+		Scopes        []string `json:"scopes_supported,omitempty"`
+		Challenges    []string `json:"code_challenge_methods_supported,omitempty"`
+		AuthMethods   []string `json:"token_endpoint_auth_methods_supported,omitempty"`
+		AuthAlgs      []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"`
+		ISS           bool     `json:"authorization_response_iss_parameter_supported,omitempty"`
+		CIMD          bool     `json:"client_id_metadata_document_supported,omitempty"`
+	}
+	discovery struct {
+		Issuer   string           `json:"authorizationServerUrl"`
+		Location string           `json:"resourceMetadataUrl,omitempty"`
+		Resource resourceMetadata `json:"resourceMetadata,omitzero"`
+		Server   serverMetadata   `json:"authorizationServerMetadata"`
+		Redirect string           `json:"redirectUri,omitempty"` // ours alone, like the next
+		Scope    string           `json:"scope,omitempty"`
+	}
+	registration struct { // RFC 7591
+		ID        string   `json:"client_id"`
+		Secret    string   `json:"client_secret,omitempty"`
+		Expires   float64  `json:"client_secret_expires_at,omitempty"` // seconds since 1970; 0 is never
+		Method    string   `json:"token_endpoint_auth_method,omitempty"`
+		Redirects []string `json:"redirect_uris,omitempty"`
+		Issuer    string   `json:"issuer,omitempty"`
+	}
+	tokens struct {
+		Access    string  `json:"access_token"`
+		Type      string  `json:"token_type"`
+		ID        string  `json:"id_token,omitempty"`
+		Lifetime  seconds `json:"expires_in,omitempty"`
+		Scope     string  `json:"scope,omitempty"`
+		Refresh   string  `json:"refresh_token,omitempty"`
+		Expires   seconds `json:"expires_at,omitempty"`      // milliseconds since 1970
+		Requested string  `json:"requested_scope,omitempty"` // only if a person chose it
+		Issuer    string  `json:"issuer,omitempty"`
+		Resource  string  `json:"resource,omitempty"` // ours alone
+	}
+)
+
+// seconds is a number that some servers write as a string.
+type seconds float64
+
+func (s *seconds) UnmarshalJSON(b []byte) error {
+	f, err := strconv.ParseFloat(strings.Trim(string(b), `"`), 64)
+	if err == nil && f > 0 && f < 1e15 {
+		*s = seconds(f)
+	}
+	return nil // what makes no sense counts as not said
+}
+
+// A denial is an OAuth error (RFC 6749, 5.2): the authorization server has decided.
+type denial struct{ what, code string }
+
+func (v *denial) Error() string { return v.what + ": the authorization server answered " + v.code }
+
+// A brake stops a storm: at most limit times within span.
+type brake struct {
+	limit int
+	span  time.Duration
+	times []time.Time
+}
+
+func (b *brake) allow() bool {
+	now := time.Now()
+	b.times = slices.DeleteFunc(b.times, func(t time.Time) bool { return now.Sub(t) >= b.span })
+	b.times = append(b.times, now)
+	return len(b.times) <= b.limit
 }
 
 // An authorizer holds the sign-in of one MCP server. Its methods may be called concurrently.
 type authorizer struct {
-	o     authOptions
-	store *store
-	http  *http.Client
-	log   *slog.Logger
+	o        authOptions
+	identity string
+	scope    string // that a person chose
+	static   *registration
+	metadata map[string]any
+	key      crypto.Signer
+	store    *store
+	http     *http.Client
+	log      *slog.Logger
+
+	// One refresh or sign-in runs at a time; who holds the turn owns these.
+	turn    chan struct{}
+	found   *discovery // the newest
+	asked   string     // the scopes of the last authorization, and when that was
+	askedAt time.Time
+	signIns brake
+	writes  brake
+
+	mu       sync.Mutex // guards the following; never held across I/O
+	loaded   bool
+	current  *tokens // replaced, never changed
+	renewAt  time.Time
+	rejected string    // the newest credential that the MCP server refused
+	renewed  time.Time // when current came from a refresh of ours; zero if it did not
 }
 
-// newAuthorizer checks what the flags say together; an error is a usage error. Nothing is sent or read yet.
+// newAuthorizer checks what the flags say together; its errors are usage errors. Nothing is sent or read yet.
 func newAuthorizer(o authOptions, s *store, c *http.Client, log *slog.Logger) (*authorizer, error) {
-	return &authorizer{o: o, store: s, http: c, log: log}, nil
+	a := &authorizer{o: o, store: s, http: c, log: log, scope: o.scope, current: new(tokens), turn: make(chan struct{}, 1),
+		signIns: brake{limit: 4, span: time.Minute}, writes: brake{limit: 20, span: 30 * time.Second}}
+	a.identity = identityHash(o.serverURL, o.resource, o.authorizeParams, o.headers, o.metadataURL, o.tokenEndpoint)
+	a.o.fixedPort = o.port != 0 || o.staticInfo != nil || o.metadataURL != ""
+	if o.port == 0 {
+		a.o.port = defaultPort(a.identity)
+	}
+	if o.host == "" {
+		a.o.host = "localhost"
+		if runtime.GOOS == "windows" {
+			a.o.host = "127.0.0.1"
+		}
+	}
+	if o.callbackPath == "" {
+		a.o.callbackPath = "/oauth/callback"
+	}
+	if o.authTimeout == 0 {
+		a.o.authTimeout = 30 * time.Second
+	}
+	if o.staticInfo != nil {
+		a.static = new(registration)
+		if json.Unmarshal(o.staticInfo, a.static) != nil || a.static.ID == "" {
+			return nil, &usageError{"--static-oauth-client-info is not a JSON object with a client_id", `for example {"client_id":"…","client_secret":"${SECRET}"}`}
+		}
+	}
+	if o.staticMetadata != nil {
+		if json.Unmarshal(o.staticMetadata, &a.metadata) != nil || a.metadata == nil {
+			return nil, &usageError{"--static-oauth-client-metadata is not a JSON object", `for example {"scope":"read write"}`}
+		}
+		if chosen, _ := a.metadata["scope"].(string); a.scope == "" {
+			a.scope = strings.TrimSpace(chosen)
+		}
+	}
+	if o.privateKeyPEM != nil {
+		block, _ := pem.Decode(o.privateKeyPEM)
+		if block == nil {
+			block = new(pem.Block)
+		}
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		a.key, _ = key.(crypto.Signer)
+		if ec, ok := key.(*ecdsa.PrivateKey); err != nil || a.key == nil || ok && ec.Curve != elliptic.P256() {
+			return nil, &usageError{"--client-private-key is not a PKCS#8 key (PEM) for RSA, P-256 or Ed25519", "convert it: openssl pkcs8 -topk8 -nocrypt -in KEY -out KEY.pem"}
+		}
+	}
+	if o.clientCredentials && (a.static == nil || a.static.Secret == "") && a.key == nil {
+		return nil, &usageError{"--client-credentials needs a client secret or key", "give --static-oauth-client-info with a client_secret, or --client-private-key"}
+	}
+	return a, nil
 }
 
-// token is the credential for the MCP server's origin: "" if there is none. One that is about to expire is
+func (a *authorizer) file(name string) string { return a.identity + "_" + name }
+
+// take waits for the turn; the caller gives it back.
+func (a *authorizer) take(ctx context.Context) error {
+	select {
+	case a.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (a *authorizer) give() { <-a.turn }
+
+// bearer is what is presented to the MCP server.
+func (a *authorizer) bearer(t *tokens) string {
+	if a.o.useIDToken && t.ID != "" {
+		return t.ID
+	}
+	return t.Access
+}
+
+// token is the credential for the MCP server's origin: empty if there is none. One that is about to expire is
 // refreshed first. The error is a *signInError, or the context's.
-func (a *authorizer) token(ctx context.Context) (secret, error) { return secret{}, nil }
+func (a *authorizer) token(ctx context.Context) (secret, error) {
+	a.mu.Lock()
+	t, at, loaded := a.current, a.renewAt, a.loaded
+	a.mu.Unlock()
+	if !loaded {
+		t = a.stored()
+		at = a.use(t, time.Time{})
+	}
+	if at.IsZero() || time.Now().Before(at) {
+		return hide(a.bearer(t)), nil
+	}
+	if err := a.take(ctx); err != nil {
+		return secret{}, err
+	}
+	defer a.give()
+	a.mu.Lock()
+	t, at = a.current, a.renewAt
+	a.mu.Unlock()
+	if at.IsZero() || time.Now().Before(at) { // another request has seen to it
+		return hide(a.bearer(t)), nil
+	}
+	err := a.renew(ctx, t)
+	var outage *signInError
+	switch expired := time.Now().After(a.expiry(t)); {
+	case err == nil:
+	case ctx.Err() != nil:
+		return secret{}, context.Cause(ctx)
+	case expired && errors.As(err, &outage) && outage.outage:
+		return secret{}, err
+	default: // the old one does while it lasts; after that the server's 401 decides
+		a.log.Warn("refreshing the token", "err", err)
+		a.mu.Lock()
+		a.renewAt = time.Now().Add(10 * time.Second)
+		a.mu.Unlock()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return hide(a.bearer(a.current)), nil
+}
 
 // refreshAt is when token should be called again even if nobody needs one, so that a stream that is
 // open never outlives its credential; zero if there is nothing to refresh.
-func (a *authorizer) refreshAt() time.Time { return time.Time{} }
+func (a *authorizer) refreshAt() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.renewAt
+}
+
+// refused notes that the MCP server answered 401 or 403 to this credential, so that signIn can tell news from
+// the late echo of a credential that has been replaced meanwhile.
+func (a *authorizer) refused(t secret) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rejected = t.reveal()
+}
+
+// stored reads the credential that all instances share; the zero value if there is none.
+func (a *authorizer) stored() *tokens {
+	t := new(tokens)
+	if a.store.readJSON(a.file("tokens.json"), t) != nil || !presentable(a.bearer(t)) || a.scope != "" && t.Requested != "" && t.Requested != a.scope {
+		return new(tokens)
+	}
+	return t
+}
+
+// adopt takes over what another instance has stored, if that is still good and not what we have already.
+func (a *authorizer) adopt(old *tokens) bool {
+	t := a.stored()
+	expiry := a.expiry(t)
+	if a.bearer(t) == "" || a.bearer(t) == a.bearer(old) || !expiry.IsZero() && time.Now().After(expiry) {
+		return false
+	}
+	a.use(t, time.Time{})
+	return true
+}
+
+// presentable says whether a credential can stand in a header (RFC 6750, 2.1).
+func presentable(s string) bool {
+	return s != "" && len(s) < 64<<10 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
+}
+
+// use makes t the current credential and says when it is to be renewed; never is zero.
+func (a *authorizer) use(t *tokens, renewed time.Time) (renewAt time.Time) {
+	if expiry := a.expiry(t); !expiry.IsZero() && (t.Refresh != "" || a.o.clientCredentials) {
+		ahead := renewAhead
+		if t.Lifetime > 0 {
+			ahead = min(ahead, time.Duration(float64(t.Lifetime)*float64(time.Second)/4))
+		}
+		renewAt = expiry.Add(-ahead)
+		if soon := renewed.Add(10 * time.Second); renewAt.Before(soon) {
+			renewAt = soon // the clocks disagree: an id token says that it has expired already
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.current, a.renewAt, a.renewed, a.loaded = t, renewAt, renewed, true
+	return renewAt
+}
+
+// expiry is when the credential that is presented ends; zero if nobody said.
+func (a *authorizer) expiry(t *tokens) time.Time {
+	at := time.UnixMilli(int64(t.Expires))
+	if parts := strings.Split(t.ID, "."); a.o.useIDToken && len(parts) == 3 {
+		var claims struct {
+			Exp seconds `json:"exp"`
+		}
+		if b, err := base64.RawURLEncoding.DecodeString(parts[1]); err == nil && json.Unmarshal(b, &claims) == nil && claims.Exp > 0 {
+			return time.Unix(int64(claims.Exp), 0)
+		}
+	}
+	if t.Expires == 0 {
+		return time.Time{}
+	}
+	return at
+}
 
 // signIn obtains a credential after the MCP server answered status (401 or 403) with this challenge. It
 // returns nil once a request may be tried again. waiting is called once a person is needed, with a sentence
 // for that person. The error is a *signInError, or the context's.
 func (a *authorizer) signIn(ctx context.Context, challenge string, status int, waiting func(hint string)) error {
-	return &signInError{err: errors.New("signing in is not possible yet")}
+	if err := a.take(ctx); err != nil {
+		return err
+	}
+	defer a.give()
+	err := a.signInAgain(ctx, bearerChallenge(challenge), status, waiting)
+	var known *signInError
+	switch {
+	case err == nil || errors.As(err, &known):
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	}
+	return &signInError{err: fmt.Errorf("signing in to %s: %w", origin(a.o.server), err)}
+}
+
+func (a *authorizer) signInAgain(ctx context.Context, c challenge, status int, waiting func(hint string)) error {
+	if status == http.StatusForbidden && c["error"] != "insufficient_scope" {
+		return errors.New("the server forbids this, whatever the scope")
+	}
+	a.mu.Lock()
+	old, rejected, renewed := a.current, a.rejected, a.renewed
+	a.mu.Unlock()
+	if rejected != "" && a.bearer(old) != "" && rejected != a.bearer(old) {
+		return nil // the credential that was refused has been replaced since
+	}
+	if a.adopt(old) {
+		return nil // another instance has signed in or refreshed
+	}
+	d, err := a.discover(ctx, c)
+	if err != nil {
+		return err
+	}
+	a.found = d
+	// A refresh helps if the token is too old, not if its scope is too small or if it has just been tried.
+	if status == http.StatusUnauthorized && old.Refresh != "" && old.Issuer == d.Server.Issuer && time.Since(renewed) > time.Minute {
+		var no *denial
+		if err := a.renew(ctx, old); err == nil || !errors.As(err, &no) {
+			return err
+		}
+	}
+	d.Scope = a.wanted(d, c, old, status)
+	if status == http.StatusForbidden && d.Scope == a.asked && time.Since(a.askedAt) < personLimit {
+		return fmt.Errorf("the server wants more than the scope %q that was just granted", clean(d.Scope))
+	}
+	if !a.signIns.allow() {
+		return &signInError{err: fmt.Errorf("signing in to %s: stopped after %d sign-ins within a minute: the server refuses what its authorization server grants", origin(a.o.server), a.signIns.limit), wait: time.Minute}
+	}
+	a.asked, a.askedAt = d.Scope, time.Now()
+	switch {
+	case a.o.clientCredentials:
+		return a.credentials(ctx, d)
+	case a.o.deviceCode:
+		return a.device(ctx, d, waiting)
+	}
+	return a.authorize(ctx, d, old, waiting)
+}
+
+// wanted is the scope to ask for: a person's choice, else the challenge's, else all that the resource names, else
+// nothing at all; with what was granted before if this is a step-up.
+func (a *authorizer) wanted(d *discovery, c challenge, old *tokens, status int) string {
+	if a.scope != "" {
+		return a.scope
+	}
+	scope := c["scope"]
+	if scope == "" {
+		scope = strings.Join(d.Resource.Scopes, " ")
+	}
+	all := strings.Fields(scope)
+	if status == http.StatusForbidden {
+		all = append(strings.Fields(old.Scope), all...)
+	}
+	// A refresh token is worth asking for, but only where the authorization server knows the word.
+	if len(all) > 0 && !a.o.clientCredentials && slices.Contains(d.Server.Scopes, "offline_access") {
+		all = append(all, "offline_access")
+	}
+	seen := map[string]bool{}
+	return strings.Join(slices.DeleteFunc(all, func(s string) bool { again := seen[s]; seen[s] = true; return again }), " ")
 }
 
 // login signs in ahead of time: it asks the MCP server for its challenge and then does what signIn does.
 func (a *authorizer) login(ctx context.Context, waiting func(hint string)) error {
-	return a.signIn(ctx, "", http.StatusUnauthorized, waiting)
+	h := http.Header{"Accept": {"application/json, text/event-stream"}}
+	resp, _, err := a.ask(ctx, "asking the server for its challenge", http.MethodGet, a.o.server, h, "")
+	if err != nil {
+		return err
+	}
+	return a.signIn(ctx, strings.Join(resp.Header.Values("WWW-Authenticate"), ", "), http.StatusUnauthorized, waiting)
 }
 
 // logout revokes the tokens where the authorization server offers it (RFC 7009) and deletes everything that is
 // stored about this server, remembered handshakes included.
-func (a *authorizer) logout(ctx context.Context) error { return nil }
+func (a *authorizer) logout(ctx context.Context) error {
+	if err := a.take(ctx); err != nil {
+		return err
+	}
+	defer a.give()
+	revoked := a.revoke(ctx, a.stored())
+	files, err := a.store.list(a.identity + "_")
+	for _, f := range files {
+		err = errors.Join(err, a.store.remove(f.name))
+	}
+	a.use(new(tokens), time.Time{})
+	return errors.Join(revoked, err)
+}
+
+func (a *authorizer) revoke(ctx context.Context, t *tokens) error {
+	if t.Issuer == "" {
+		return nil
+	}
+	d, err := a.known(ctx, t)
+	if err != nil || d.Server.Revocation == "" {
+		return err
+	}
+	c, err := a.client(ctx, d, "")
+	if err != nil {
+		return err
+	}
+	for hint, token := range map[string]string{"refresh_token": t.Refresh, "access_token": t.Access} {
+		if token != "" {
+			_, e := a.post(ctx, "revoking a token", d, c, d.Server.Revocation, url.Values{"token": {token}, "token_type_hint": {hint}}, nil)
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// ask performs one exchange with an authorization server, or for metadata with the MCP server. An error is a
+// *signInError: an outage unless it was our own policy or a certificate that stood in the way.
+func (a *authorizer) ask(ctx context.Context, what, method string, u *url.URL, h http.Header, body string) (*http.Response, []byte, error) {
+	limited, cancel := context.WithTimeout(ctx, documentLimit)
+	defer cancel()
+	req, err := http.NewRequestWithContext(limited, method, u.String(), strings.NewReader(body))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: the address is malformed", what)
+	}
+	req.Header = h
+	resp, err := a.http.Do(req)
+	var data []byte
+	if err == nil {
+		defer resp.Body.Close()
+		data, err = io.ReadAll(resp.Body)
+	}
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
+	}
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, nil, fmt.Errorf("%s at %s: the answer is larger than %d bytes", what, origin(u), tooLarge.Limit)
+	}
+	if err != nil {
+		var e *exchangeError
+		errors.As(connectionError(err, true), &e)
+		return nil, nil, &signInError{err: fmt.Errorf("%s at %s: %w", what, origin(u), e), outage: e.fate != final}
+	}
+	a.log.Debug("sign-in", "step", what, "at", origin(u), "status", resp.StatusCode)
+	if s := resp.StatusCode; s >= 500 || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout {
+		return nil, nil, &signInError{err: fmt.Errorf("%s: %s answered %d %s", what, origin(u), s, http.StatusText(s)), outage: true,
+			wait: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
+	}
+	return resp, data, nil
+}
+
+// endpoint is an address that a document named. It must be https; http is for a server on this machine.
+func (a *authorizer) endpoint(what, raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
+		return nil, fmt.Errorf("the %s is not an absolute address without user or fragment", what)
+	case u.Scheme != "https" && (u.Scheme != "http" || !isLocalName(u.Hostname()) || !isLocalName(a.o.server.Hostname())):
+		return nil, fmt.Errorf("the %s is at %s, which is not https", what, clean(origin(u)))
+	}
+	return u, nil
+}
+
+// document reads the first of several addresses that holds a JSON object into v, and says which it was; "" if none.
+func (a *authorizer) document(ctx context.Context, what string, addresses []string, v any) (string, error) {
+	for _, raw := range addresses {
+		u, err := a.endpoint("address of the "+what, raw)
+		if err != nil {
+			return "", err
+		}
+		resp, body, err := a.ask(ctx, "reading the "+what, http.MethodGet, u, http.Header{"Accept": {"application/json"}}, "")
+		var object map[string]json.RawMessage
+		switch {
+		case err != nil:
+			return "", err
+		case resp.StatusCode != http.StatusOK || json.Unmarshal(body, &object) != nil: // nothing, or a web page for everything
+			continue
+		case json.Unmarshal(body, v) != nil:
+			return "", fmt.Errorf("the %s at %s has a field of the wrong type", what, origin(u))
+		}
+		return raw, nil
+	}
+	return "", nil
+}
+
+// wellKnown puts name between host and path (RFC 8414, 3.1; RFC 9728, 3.1).
+func wellKnown(u *url.URL, name, path string) string {
+	return u.Scheme + "://" + u.Host + "/.well-known/" + name + path
+}
+
+// discover finds out who may issue credentials for the MCP server (MCP authorization, Discovery).
+func (a *authorizer) discover(ctx context.Context, c challenge) (*discovery, error) {
+	if a.o.tokenEndpoint != "" {
+		return &discovery{Server: serverMetadata{Issuer: a.o.tokenEndpoint, Token: a.o.tokenEndpoint}}, nil
+	}
+	server := a.o.server
+	path := server.EscapedPath()
+	if path == "/" {
+		path = ""
+	}
+	const name = "oauth-protected-resource"
+	addresses := []string{wellKnown(server, name, path)}
+	if server.RawQuery != "" {
+		addresses[0] += "?" + server.RawQuery
+	}
+	if path != "" || server.RawQuery != "" {
+		addresses = append(addresses, wellKnown(server, name, ""))
+	}
+	if given := c["resource_metadata"]; given != "" {
+		addresses = []string{given}
+	}
+	d := new(discovery)
+	var err error
+	d.Location, err = a.document(ctx, "resource metadata", addresses, &d.Resource)
+	switch {
+	case err != nil:
+		return nil, err
+	case d.Location == "" && c["resource_metadata"] != "":
+		return nil, errors.New("there is no resource metadata where the server says it is")
+	case d.Location == "": // MCP 2025-03-26: the server's own origin is the authorization server
+		d.Resource = resourceMetadata{Servers: []string{origin(server)}}
+	case !covers(d.Resource.Resource, server):
+		return nil, errors.New("the resource metadata is about another resource than this server")
+	case len(d.Resource.Servers) == 0:
+		return nil, errors.New("the resource metadata names no authorization server")
+	}
+	d.Issuer = d.Resource.Servers[0]
+	if i := slices.IndexFunc(d.Resource.Servers, a.named); i > 0 {
+		d.Issuer = d.Resource.Servers[i]
+	}
+	d.Server, err = a.describe(ctx, d.Issuer, d.Location == "")
+	return d, err
+}
+
+// covers says whether a resource identifier stands for the server: its address, or a parent of it.
+func covers(resource string, server *url.URL) bool {
+	u, err := url.Parse(resource)
+	if err != nil || u.Host == "" || u.Fragment != "" || origin(u) != origin(server) {
+		return false
+	}
+	parent := strings.TrimSuffix(u.EscapedPath(), "/")
+	return strings.HasPrefix(strings.TrimSuffix(server.EscapedPath(), "/")+"/", parent+"/")
+}
+
+// named says whether a person trusts this issuer. Without --auth-server the MCP server is believed.
+func (a *authorizer) named(issuer string) bool {
+	same := func(s string) bool { return strings.TrimSuffix(s, "/") == strings.TrimSuffix(issuer, "/") }
+	return len(a.o.authServers) == 0 || slices.ContainsFunc(a.o.authServers, same)
+}
+
+// describe reads what an authorization server says of itself. With no document at all, legacy means that of
+// MCP 2025-03-26.
+func (a *authorizer) describe(ctx context.Context, issuer string, legacy bool) (m serverMetadata, err error) {
+	u, err := a.endpoint("authorization server", issuer)
+	if err != nil {
+		return m, err
+	}
+	if !a.named(issuer) {
+		return m, fmt.Errorf("the server names the authorization server %s; if that is right, say so with --auth-server", clean(origin(u)))
+	}
+	path := strings.TrimSuffix(u.EscapedPath(), "/")
+	addresses := []string{wellKnown(u, "oauth-authorization-server", path), wellKnown(u, "openid-configuration", path)}
+	if path != "" {
+		addresses = append(addresses, u.Scheme+"://"+u.Host+path+"/.well-known/openid-configuration")
+	}
+	at, err := a.document(ctx, "authorization server metadata", addresses, &m)
+	chosen := len(a.o.authServers) > 0 && strings.TrimSuffix(m.Issuer, "/") == strings.TrimSuffix(issuer, "/")
+	switch {
+	case err != nil:
+	case at == "" && legacy:
+		base := origin(u)
+		m = serverMetadata{Issuer: base, Authorization: base + "/authorize", Token: base + "/token", Registration: base + "/register", Challenges: []string{"S256"}}
+	case at == "":
+		err = fmt.Errorf("%s publishes no authorization server metadata", origin(u))
+	case m.Issuer != issuer && !chosen: // RFC 8414, 3.3: identical; a slash too many only if a person vouches for it
+		err = fmt.Errorf("the metadata of the authorization server %s is that of another issuer; if only a final slash differs, --auth-server accepts it", origin(u))
+	}
+	if m.ResponseTypes == nil {
+		m.ResponseTypes = []string{"code"}
+	}
+	return m, err
+}
+
+// known is the discovery for an issuer that a stored credential came from.
+func (a *authorizer) known(ctx context.Context, t *tokens) (*discovery, error) {
+	if a.found != nil && a.found.Server.Issuer == t.Issuer {
+		return a.found, nil
+	}
+	if t.Issuer == "" || t.Resource == "" || a.o.tokenEndpoint != "" { // not stored by us
+		return a.discover(ctx, nil)
+	}
+	m, err := a.describe(ctx, t.Issuer, origin(a.o.server) == t.Issuer)
+	return &discovery{Issuer: t.Issuer, Server: m, Resource: resourceMetadata{Resource: t.Resource}}, err
+}
+
+// resource is the RFC 8707 parameter: the same in every request; "" is to send none.
+func (a *authorizer) resource(d *discovery) string {
+	switch {
+	case a.o.noResource:
+		return ""
+	case a.o.resource != "":
+		return a.o.resource
+	}
+	return d.Resource.Resource
+}
+
+// client is who we are to an authorization server: given, described by a document, or registered there. A
+// registration is bound to its issuer and its redirect address; with redirect "" any will do, and none is made.
+func (a *authorizer) client(ctx context.Context, d *discovery, redirect string) (*registration, error) {
+	if c := a.static; c != nil {
+		if c.Issuer != "" && c.Issuer != d.Server.Issuer {
+			return nil, errors.New("--static-oauth-client-info is for another authorization server than the one that the server names")
+		}
+		return c, nil
+	}
+	if a.o.metadataURL != "" && d.Server.CIMD {
+		return &registration{ID: a.o.metadataURL}, nil
+	}
+	c := new(registration)
+	if a.store.readJSON(a.file("client_info.json"), c) == nil && c.ID != "" && c.Issuer == d.Server.Issuer &&
+		(c.Expires == 0 || time.Now().Before(time.Unix(int64(c.Expires), 0))) && (redirect == "" || slices.Contains(c.Redirects, redirect)) {
+		return c, nil
+	}
+	if redirect == "" {
+		return nil, &denial{"looking for our registration", "invalid_client"}
+	}
+	return a.register(ctx, d, redirect)
+}
+
+// register registers dynamically (RFC 7591). What the server answers rules over what we asked for.
+func (a *authorizer) register(ctx context.Context, d *discovery, redirect string) (*registration, error) {
+	if d.Server.Registration == "" {
+		return nil, errors.New("the authorization server registers nobody by itself: get a client id from its operator and give it with --static-oauth-client-info")
+	}
+	u, err := a.endpoint("registration endpoint", d.Server.Registration)
+	if err != nil {
+		return nil, err
+	}
+	method := "none"
+	if all := d.Server.AuthMethods; len(all) > 0 && !slices.Contains(all, method) {
+		for _, m := range []string{"client_secret_basic", "client_secret_post"} {
+			if slices.Contains(all, m) {
+				method = m
+			}
+		}
+	}
+	doc := map[string]any{"client_name": "mcp-redial", "client_uri": "https://github.com/mcp-redial/mcp-redial", "redirect_uris": []string{redirect},
+		"application_type": "native", "grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"}, "token_endpoint_auth_method": method}
+	if a.o.deviceCode {
+		doc["grant_types"] = []string{deviceGrant, "refresh_token"}
+	}
+	if d.Scope != "" {
+		doc["scope"] = d.Scope
+	}
+	maps.Copy(doc, a.metadata)
+	body, err := json.Marshal(doc)
+	if err != nil {
+		return nil, err
+	}
+	resp, answer, err := a.ask(ctx, "registering", http.MethodPost, u, http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json"}}, string(body))
+	if err != nil {
+		return nil, err
+	}
+	if err := refusal("registering", resp, answer); err != nil {
+		return nil, err
+	}
+	c := new(registration)
+	if json.Unmarshal(answer, &doc) != nil || json.Unmarshal(answer, c) != nil || c.ID == "" {
+		return nil, errors.New("registering: the answer holds no client_id")
+	}
+	doc["issuer"], c.Issuer = d.Server.Issuer, d.Server.Issuer
+	if len(c.Redirects) == 0 || !slices.Contains(c.Redirects, redirect) {
+		doc["redirect_uris"] = []string{redirect}
+	}
+	return c, a.store.writeJSON(a.file("client_info.json"), doc)
+}
+
+// refusal is the error that an answer means, if it is one; some servers send errors with a success status.
+func refusal(what string, resp *http.Response, body []byte) error {
+	var answer struct {
+		Error string `json:"error"`
+	}
+	json.Unmarshal(body, &answer)
+	known := len(answer.Error) < 64 && !strings.ContainsFunc(answer.Error, func(r rune) bool { return r != '_' && r != '-' && (r < 'a' || r > 'z') })
+	switch e := answer.Error; {
+	case e == "temporarily_unavailable" || e == "server_error":
+		return &signInError{err: &denial{what, e}, outage: true}
+	case e != "" && known:
+		return &denial{what, e}
+	case e != "":
+		return &denial{what, "an error without a proper code"}
+	case resp.StatusCode/100 != 2: // a gateway or captive portal: nothing has been decided
+		return &signInError{err: fmt.Errorf("%s: the answer was %d %s", what, resp.StatusCode, http.StatusText(resp.StatusCode)), outage: true}
+	}
+	return nil
+}
+
+// post sends a form to an authorization server, authenticated as c in exactly one way, and reads the answer into v.
+func (a *authorizer) post(ctx context.Context, what string, d *discovery, c *registration, endpoint string, form url.Values, v any) (*http.Response, error) {
+	u, err := a.endpoint("address for "+what, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	h := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
+	method := c.Method
+	if chosen, _ := a.metadata["token_endpoint_auth_method"].(string); method == "" {
+		method = chosen
+	}
+	switch all := d.Server.AuthMethods; {
+	case a.key != nil:
+		method = "private_key_jwt"
+	case c.Secret == "":
+		method = "none"
+	case method == "" && len(all) > 0 && !slices.Contains(all, "client_secret_basic") && slices.Contains(all, "client_secret_post"):
+		method = "client_secret_post"
+	}
+	switch method {
+	case "private_key_jwt":
+		assertion, err := a.assertion(c.ID, d)
+		if err != nil {
+			return nil, err
+		}
+		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
+		form.Set("client_assertion", assertion)
+	case "client_secret_post":
+		form.Set("client_secret", c.Secret)
+		fallthrough
+	case "none":
+		form.Set("client_id", c.ID)
+	default: // RFC 6749, 2.3.1
+		h.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(c.ID)+":"+url.QueryEscape(c.Secret))))
+	}
+	resp, body, err := a.ask(ctx, what, http.MethodPost, u, h, form.Encode())
+	if err != nil {
+		return nil, err
+	}
+	if err := refusal(what, resp, body); err != nil {
+		return nil, err
+	}
+	if v != nil && json.Unmarshal(body, v) != nil {
+		return nil, fmt.Errorf("%s: the answer is not the JSON that it should be", what)
+	}
+	return resp, nil
+}
+
+// assertion is a JWT that proves who we are (RFC 7523, 2.2), good for five minutes. Its audience is the issuer.
+func (a *authorizer) assertion(id string, d *discovery) (string, error) {
+	alg, opts := "EdDSA", crypto.SignerOpts(crypto.Hash(0))
+	switch a.key.(type) {
+	case *ecdsa.PrivateKey:
+		alg, opts = "ES256", crypto.SHA256
+	case *rsa.PrivateKey:
+		alg, opts = "RS256", crypto.SHA256
+		if algs := d.Server.AuthAlgs; !slices.Contains(algs, alg) && slices.Contains(algs, "PS256") {
+			alg, opts = "PS256", &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
+		}
+	}
+	now := time.Now().Unix()
+	part := func(v map[string]any) string {
+		b, _ := json.Marshal(v) // strings and numbers: cannot fail
+		return base64.RawURLEncoding.EncodeToString(b)
+	}
+	text := part(map[string]any{"alg": alg, "typ": "JWT"}) + "." + part(map[string]any{"iss": id, "sub": id, "aud": d.Server.Issuer, "iat": now, "exp": now + 300, "jti": rand.Text()})
+	input := []byte(text)
+	if opts.HashFunc() != 0 {
+		sum := sha256.Sum256(input)
+		input = sum[:]
+	}
+	var sig []byte
+	var err error
+	if key, ok := a.key.(*ecdsa.PrivateKey); ok { // JWS wants r and s side by side (RFC 7518, 3.4)
+		r, s, e := ecdsa.Sign(rand.Reader, key, input)
+		if err = e; err == nil {
+			sig = append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+		}
+	} else {
+		sig, err = a.key.Sign(rand.Reader, input, opts)
+	}
+	if err != nil {
+		return "", fmt.Errorf("signing with --client-private-key: %w", err)
+	}
+	return text + "." + base64.RawURLEncoding.EncodeToString(sig), nil
+}
+
+// grant asks the token endpoint for a credential, and keeps it: in the store first, because a rotated refresh
+// token that is lost loses the sign-in.
+func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, form url.Values, old *tokens) error {
+	if r := a.resource(d); r != "" {
+		form.Set("resource", r)
+	}
+	t := new(tokens)
+	if _, err := a.post(ctx, "asking for a token", d, c, d.Server.Token, form, t); err != nil {
+		return err
+	}
+	switch {
+	case !a.writes.allow():
+		return &signInError{err: fmt.Errorf("stopped after %d tokens within half a minute: the server refuses every one of them", a.writes.limit), wait: time.Minute}
+	case a.o.useIDToken && t.ID == "":
+		a.log.Warn("there is no id token to present; it takes the scope openid")
+	case t.Type != "" && !strings.EqualFold(t.Type, "bearer"):
+		return fmt.Errorf("the authorization server issues tokens of the type %q, not bearer tokens", clean(t.Type))
+	}
+	if !presentable(a.bearer(t)) {
+		return errors.New("the authorization server issued no token that can be sent")
+	}
+	t.Issuer, t.Resource, t.Requested = d.Server.Issuer, d.Resource.Resource, a.scope
+	if t.Scope == "" {
+		t.Scope = d.Scope
+	}
+	if t.Refresh == "" {
+		t.Refresh = old.Refresh
+	}
+	if t.Expires = 0; t.Lifetime > 0 {
+		t.Expires = seconds(time.Now().UnixMilli()) + t.Lifetime*1000
+	}
+	if err := a.store.writeJSON(a.file("tokens.json"), t); err != nil {
+		a.log.Warn("storing the token", "err", err)
+	}
+	var renewed time.Time
+	if old.Refresh != "" {
+		renewed = time.Now()
+	}
+	a.use(t, renewed)
+	return nil
+}
+
+// renew replaces a credential without a person. All instances agree on one that does it.
+func (a *authorizer) renew(ctx context.Context, old *tokens) error {
+	for {
+		release, ours := a.lease()
+		if a.adopt(old) {
+			release()
+			return nil
+		}
+		if ours {
+			defer release()
+			return a.refresh(ctx, old)
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (a *authorizer) refresh(ctx context.Context, old *tokens) error {
+	if newest := a.stored(); newest.Refresh != "" {
+		old = newest
+	}
+	d, err := a.known(ctx, old)
+	if err != nil {
+		return err
+	}
+	if a.o.clientCredentials {
+		return a.credentials(ctx, d)
+	}
+	c, err := a.client(ctx, d, "")
+	if err == nil {
+		form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {old.Refresh}}
+		if old.Scope != "" { // RFC 6749, 6: may be left out, but Entra wants it
+			form.Set("scope", old.Scope)
+		}
+		limited, cancel := context.WithTimeout(ctx, documentLimit)
+		defer cancel()
+		err = a.grant(limited, d, c, form, old)
+	}
+	var no *denial
+	var outage *signInError
+	if !errors.As(err, &no) || errors.As(err, &outage) || a.adopt(old) {
+		return err
+	}
+	a.disown(no)
+	spent := *old
+	spent.Refresh = ""
+	a.use(&spent, time.Time{})
+	return errors.Join(err, a.store.remove(a.file("tokens.json")))
+}
+
+// disown forgets our registration if that was what the authorization server did not like.
+func (a *authorizer) disown(no *denial) {
+	if no.code == "invalid_client" || no.code == "unauthorized_client" {
+		a.store.remove(a.file("client_info.json"))
+	}
+}
+
+// lease takes the right to refresh, which one instance has at a time; release gives it back, and does nothing if
+// it is not ours. One whose owner has died, or that is too old, is taken over.
+func (a *authorizer) lease() (release func(), ours bool) {
+	type shape struct {
+		PID   int    `json:"pid"`
+		Nonce string `json:"nonce"`
+		At    int64  `json:"at"` // milliseconds since 1970
+	}
+	name := a.file("refresh_in_progress.json")
+	mine, _ := json.Marshal(shape{os.Getpid(), rand.Text(), time.Now().UnixMilli()}) // cannot fail
+	for range 2 {
+		if err := a.store.create(name, mine); !errors.Is(err, fs.ErrExist) { // ours, or a store that cannot be written to
+			return func() {
+				if now, _ := a.store.read(name); string(now) == string(mine) {
+					a.store.remove(name)
+				}
+			}, true
+		}
+		held, err := a.store.read(name)
+		var other shape
+		if err == nil && json.Unmarshal(held, &other) != nil { // being written, or damaged
+			if files, _ := a.store.list(name); len(files) > 0 {
+				other = shape{os.Getpid(), "", files[0].at.UnixMilli()}
+			}
+		}
+		if err == nil && time.Since(time.UnixMilli(other.At)) < leaseAge && alive(other.PID) {
+			break
+		}
+		// Several may come to this conclusion. Only one at a time may act on it, and only on what it has seen.
+		guard := name + ".takeover"
+		if files, _ := a.store.list(guard); len(files) > 0 && time.Since(files[0].at) > leaseAge {
+			a.store.remove(guard)
+		}
+		if a.store.create(guard, nil) == nil {
+			if now, _ := a.store.read(name); string(now) == string(held) {
+				a.store.remove(name)
+			}
+			a.store.remove(guard)
+		}
+	}
+	return func() {}, false
+}
+
+func alive(pid int) bool {
+	p, err := os.FindProcess(pid)
+	return err == nil && !errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
+}
+
+// credentials signs in as a program (RFC 6749, 4.4).
+func (a *authorizer) credentials(ctx context.Context, d *discovery) error {
+	form := url.Values{"grant_type": {"client_credentials"}}
+	if d.Scope != "" {
+		form.Set("scope", d.Scope)
+	}
+	c, err := a.client(ctx, d, "")
+	if err != nil {
+		return err
+	}
+	return a.grant(ctx, d, c, form, new(tokens))
+}
+
+const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
+
+// device has a person enter a code on any device (RFC 8628).
+func (a *authorizer) device(ctx context.Context, d *discovery, waiting func(hint string)) error {
+	if d.Server.Device == "" {
+		return errors.New("the authorization server has no device flow; sign in without --device-code")
+	}
+	c, err := a.client(ctx, d, a.redirectTo(a.o.port))
+	if err != nil {
+		return err
+	}
+	form := url.Values{}
+	if d.Scope != "" {
+		form.Set("scope", d.Scope)
+	}
+	if r := a.resource(d); r != "" {
+		form.Set("resource", r)
+	}
+	var begun struct {
+		Code     string  `json:"device_code"`
+		UserCode string  `json:"user_code"`
+		Address  string  `json:"verification_uri"`
+		Lifetime seconds `json:"expires_in"`
+		Interval seconds `json:"interval"`
+	}
+	if _, err := a.post(ctx, "asking for a device code", d, c, d.Server.Device, form, &begun); err != nil {
+		return err
+	}
+	u, err := a.endpoint("verification address", begun.Address)
+	if err != nil {
+		return err
+	}
+	a.tell(waiting, fmt.Sprintf("To sign in to %s, open %s and enter the code %s", origin(a.o.server), u, clean(begun.UserCode)))
+	if begun.Lifetime == 0 {
+		begun.Lifetime = 1800
+	}
+	pause := time.Duration(max(begun.Interval, 1)) * time.Second
+	if begun.Interval == 0 {
+		pause = 5 * time.Second
+	}
+	for deadline := time.Now().Add(time.Duration(begun.Lifetime) * time.Second); time.Now().Before(deadline); {
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		err := a.grant(ctx, d, c, url.Values{"grant_type": {deviceGrant}, "device_code": {begun.Code}}, new(tokens))
+		var no *denial
+		var outage *signInError
+		switch {
+		case errors.As(err, &outage) && outage.outage:
+		case errors.As(err, &no) && no.code == "slow_down":
+			pause += 5 * time.Second
+		case !errors.As(err, &no) || no.code != "authorization_pending":
+			return err
+		}
+	}
+	return errors.New("the code was not entered in time")
+}
+
+// tell says to the person, on stderr whatever the log level and through the client, what is waited for.
+func (a *authorizer) tell(waiting func(hint string), sentence string) {
+	person(a.log, "%s", sentence)
+	waiting(sentence)
+}
+
+func (a *authorizer) redirectTo(port int) string {
+	return "http://" + a.o.host + ":" + strconv.Itoa(port) + a.o.callbackPath
+}
+
+// authorize has a person sign in with a browser. One instance leads: it has the port, and opens the tab. The
+// others wait for what it stores, and one of them takes its place if it dies. With a terminal at hand the person
+// may paste the answer instead, whoever leads.
+func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, waiting func(hint string)) (err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, personLimit, errors.New("nobody signed in within ten minutes"))
+	defer cancel()
+	if !slices.Contains(d.Server.Challenges, "S256") {
+		return errors.New("the authorization server does not offer PKCE with S256, without which a sign-in can be stolen")
+	}
+	pastes := make(chan redirect)
+	if a.o.paste != nil {
+		go pasted(ctx, a.o.paste, pastes) // ends with the terminal
+	}
+	var led *callback
+	defer func() {
+		if led != nil {
+			led.close(err == nil)
+		}
+	}()
+	begun, followed := false, time.Time{}
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var arrived chan redirect
+		port := 0
+		if led == nil {
+			if led, port, err = claim(ctx, &a.o, a.identity); err != nil {
+				return err
+			}
+			if led != nil && a.adopt(old) {
+				return nil
+			}
+			switch pending := a.pending(); {
+			case led != nil && !followed.IsZero() && pending.IsZero():
+				return errors.New("the sign-in ended without success in another instance")
+			case (led != nil || a.o.paste != nil) && !begun:
+				if err := a.begin(ctx, d, port, led != nil && time.Since(pending) > quietTab, waiting); err != nil {
+					return err
+				}
+				begun = true
+			case led == nil && followed.IsZero():
+				followed = time.Now()
+				waiting(fmt.Sprintf("Another instance is signing in to %s: finish that in the browser, or run: mcp-redial login URL", origin(a.o.server)))
+			case led == nil && !begun && time.Since(followed) > max(followLimit, a.o.authTimeout):
+				return &signInError{err: fmt.Errorf("signing in to %s: another program holds port %d and does not finish", origin(a.o.server), port),
+					hint: "Complete the sign-in that it has begun, or end that program."}
+			}
+		}
+		if led != nil {
+			arrived = led.redirects
+		}
+		var back redirect
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+			if a.adopt(old) {
+				return nil
+			}
+			continue
+		case back = <-arrived:
+		case back = <-pastes:
+		}
+		ours, err := a.complete(ctx, back.query)
+		back.shown <- err
+		if ours {
+			return err
+		}
+	}
+}
+
+// pending is when the newest sign-in that nobody has finished was begun, by any instance; zero if there is none.
+func (a *authorizer) pending() (newest time.Time) {
+	files, _ := a.store.list(a.file("code_verifier_"))
+	for _, f := range files {
+		if time.Since(f.at) < personLimit && f.at.After(newest) {
+			newest = f.at
+		}
+	}
+	return newest
+}
+
+// begin writes down what completes the sign-in, in this process or another, and shows the person the address.
+func (a *authorizer) begin(ctx context.Context, d *discovery, port int, open bool, waiting func(hint string)) error {
+	d.Redirect = a.redirectTo(port)
+	c, err := a.client(ctx, d, d.Redirect)
+	if err != nil {
+		return err
+	}
+	u, err := a.endpoint("authorization endpoint", d.Server.Authorization)
+	if err != nil {
+		return err
+	}
+	state, verifier := rand.Text(), rand.Text()+rand.Text()
+	if err := a.store.writeJSON(a.file("discovery_state_"+state+".json"), d); err != nil {
+		return err
+	}
+	if err := a.store.write(a.file("code_verifier_"+state+".txt"), []byte(verifier)); err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(verifier))
+	q := u.Query() // RFC 6749, 3.1: an existing query is kept
+	for name, value := range map[string]string{"response_type": "code", "client_id": c.ID, "redirect_uri": d.Redirect, "state": state,
+		"code_challenge": base64.RawURLEncoding.EncodeToString(sum[:]), "code_challenge_method": "S256", "scope": d.Scope, "resource": a.resource(d)} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	if slices.Contains(strings.Fields(d.Scope), "offline_access") {
+		q.Set("prompt", "consent") // OpenID Connect Core, 11
+	}
+	for name, value := range a.o.authorizeParams {
+		q.Set(name, value)
+	}
+	u.RawQuery = q.Encode()
+	a.tell(waiting, fmt.Sprintf("To sign in to %s, open this address in a browser: %s (if that browser is on another machine, run: mcp-redial login URL)", origin(a.o.server), u))
+	if open && !a.o.noBrowser {
+		if err := openBrowser(u); err != nil {
+			a.log.Warn("opening the address", "err", err)
+		}
+	}
+	return nil
+}
+
+// complete judges what came back and redeems it. ours is false for what belongs to no sign-in of this store; that
+// changes nothing. Each state is good once.
+func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err error) {
+	state := q.Get("state")
+	for _, name := range []string{"state", "code", "iss", "error"} {
+		if len(q[name]) > 1 {
+			return false, errors.New("the address holds a parameter twice")
+		}
+	}
+	unknown := errors.New("it belongs to no sign-in that is waiting")
+	if len(state) == 0 || len(state) > 64 || strings.ContainsFunc(state, func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r|32 < 'a' || r|32 > 'z') }) {
+		return false, unknown
+	}
+	d := new(discovery)
+	verifier, err := a.store.read(a.file("code_verifier_" + state + ".txt"))
+	if err != nil || time.Since(a.pending()) > personLimit || a.store.readJSON(a.file("discovery_state_"+state+".json"), d) != nil {
+		return false, unknown
+	}
+	a.forget(state)
+	iss, code := q.Get("iss"), q.Get("code")
+	switch {
+	case q.Has("iss") && iss != d.Server.Issuer || !q.Has("iss") && d.Server.ISS: // RFC 9207, before anything else is believed
+		return true, errors.New("the answer is not from the authorization server that was asked")
+	case q.Has("error"):
+		return true, refusal("signing in", &http.Response{StatusCode: http.StatusOK}, []byte(`{"error":`+strconv.Quote(q.Get("error"))+`}`))
+	case code == "":
+		return true, errors.New("the authorization server sent no code")
+	}
+	if d.Redirect == "" { // begun by mcp-remote
+		d.Redirect = a.redirectTo(a.o.port)
+	}
+	c, err := a.client(ctx, d, d.Redirect)
+	if err != nil {
+		return true, err
+	}
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {d.Redirect}, "code_verifier": {string(verifier)}}
+	for try := 1; ; try++ {
+		err := a.grant(ctx, d, c, form, new(tokens))
+		var outage *signInError
+		var no *denial
+		if errors.As(err, &no) {
+			a.disown(no)
+		}
+		if !errors.As(err, &outage) || !outage.outage {
+			return true, err
+		}
+		if try == 5 { // no outage any more, for that would open the next tab
+			return true, fmt.Errorf("redeeming the answer: %w", outage.err)
+		}
+		select {
+		case <-time.After(2 * time.Second):
+		case <-ctx.Done():
+			return true, context.Cause(ctx)
+		}
+	}
+}
+
+// forget deletes one begun sign-in, and all that are too old.
+func (a *authorizer) forget(state string) {
+	for _, prefix := range []string{"code_verifier_", "discovery_state_"} {
+		files, _ := a.store.list(a.file(prefix))
+		for _, f := range files {
+			if time.Since(f.at) > personLimit || strings.HasPrefix(f.name, a.file(prefix+state+".")) {
+				a.store.remove(f.name)
+			}
+		}
+	}
+}
+
+// A challenge holds the parameters of a Bearer challenge.
+type challenge map[string]string
+
+// bearerChallenge finds the Bearer challenges in WWW-Authenticate (RFC 9110, 11.6.1), which may hold several in
+// one line. Of a parameter given twice the first counts; what cannot be read is skipped.
+func bearerChallenge(header string) challenge {
+	c := challenge{}
+	word := func() string {
+		n := strings.IndexFunc(header, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r) })
+		if n < 0 {
+			n = len(header)
+		}
+		w := header[:n]
+		header = header[n:]
+		return w
+	}
+	blank := func() { header = strings.TrimLeft(header, " \t") }
+	for bearer := false; header != ""; {
+		header = strings.TrimLeft(header, " \t,")
+		name := strings.ToLower(word())
+		if blank(); name == "" {
+			_, header, _ = strings.Cut(header, ",")
+			continue
+		}
+		value, isParam := strings.CutPrefix(header, "=")
+		if !isParam {
+			bearer = name == "bearer"
+			continue
+		}
+		header = value
+		blank()
+		if quoted, ok := strings.CutPrefix(header, `"`); ok {
+			value, header = unquote(quoted)
+		} else {
+			value = word()
+		}
+		if _, twice := c[name]; bearer && !twice {
+			c[name] = value
+		}
+	}
+	return c
+}
+
+// unquote reads a quoted string up to its end.
+func unquote(s string) (value, rest string) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			return b.String(), s[i+1:]
+		case s[i] == '\\' && i+1 < len(s):
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String(), ""
+}

@@ -1,0 +1,251 @@
+package main
+
+// callback.go sends a person's browser to an authorization server and takes it back. It listens on loopback
+// only, and only while a sign-in runs; the bound port is also the mutex by which all instances for one server,
+// and mcp-remote's, agree on one leader. Whatever answers on such a port is a hint, never evidence: the
+// store alone is believed. The browser is started without a shell.
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	idPath   = "/.mcp-remote/id" // who listens here
+	waitPath = "/wait-for-auth"  // a long poll that ends with the sign-in
+
+	portCandidates = 8 // the derived port and those after it
+)
+
+// A redirect is what the browser, or a person's paste, brings back.
+type redirect struct {
+	query url.Values
+	shown chan error // buffered: what came of it, sent once; nil is success
+}
+
+// A callback is the listener of one sign-in.
+type callback struct {
+	o         *authOptions
+	identity  string
+	hosts     []string
+	redirects chan redirect // sent by the handlers; nobody closes it
+	ended     chan struct{} // closed by close
+	ok        bool          // the sign-in succeeded; written before ended is closed
+	servers   sync.WaitGroup
+	server    *http.Server
+}
+
+// listen binds the port on 127.0.0.1. The host in the redirect address may be localhost, which browsers also
+// look for at ::1: where that can be had, nobody else should have it.
+func listen(ctx context.Context, o *authOptions, identity string, port int) (*callback, error) {
+	c := &callback{o: o, identity: identity, redirects: make(chan redirect), ended: make(chan struct{})}
+	c.server = &http.Server{Handler: c, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 32 << 10}
+	for i, host := range []string{"127.0.0.1", "::1"} {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err != nil && i == 0 {
+			return nil, fmt.Errorf("listening for the browser: %w", err)
+		} else if err == nil {
+			c.servers.Go(func() { c.server.Serve(l) })
+		}
+	}
+	for _, host := range []string{"127.0.0.1", "localhost", o.host} {
+		c.hosts = append(c.hosts, net.JoinHostPort(host, strconv.Itoa(port)))
+	}
+	return c, nil
+}
+
+// close ends the sign-in for whoever waits on it. Pages on their way get a moment to arrive.
+func (c *callback) close(ok bool) {
+	c.ok = ok
+	close(c.ended)
+	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	defer cancel()
+	if c.server.Shutdown(ctx) != nil {
+		c.server.Close()
+	}
+	c.servers.Wait()
+}
+
+// claim makes this instance the leader of the sign-in, or names the port of the instance that is. A port held
+// by another program is passed over, unless there is no choice.
+func claim(ctx context.Context, o *authOptions, identity string) (*callback, int, error) {
+	first, last := o.port, o.port
+	if !o.fixedPort {
+		last += portCandidates - 1
+	}
+	var taken error
+	for port := first; port <= last; port++ {
+		c, err := listen(ctx, o, identity, port)
+		if err != nil {
+			if taken = err; leads(ctx, port, identity) {
+				return nil, port, nil
+			}
+			continue
+		}
+		for earlier := first; earlier < port; earlier++ { // two may have passed over different ports
+			if leads(ctx, earlier, identity) {
+				c.close(false)
+				return nil, earlier, nil
+			}
+		}
+		return c, port, nil
+	}
+	return nil, 0, &signInError{err: fmt.Errorf("finding a free callback port from %d to %d: %w", first, last, taken),
+		hint: "Close the program that holds the port, or give another one after the server's address."}
+}
+
+// leads asks whether a port is held by an instance that signs in to the same server.
+func leads(ctx context.Context, port int, identity string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", port, idPath), nil)
+	if err != nil {
+		return false
+	}
+	t := &http.Transport{DisableKeepAlives: true} // and no proxy
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	var id struct {
+		Ours bool   `json:"mcpRemote"`
+		Hash string `json:"serverUrlHash"`
+	}
+	return json.NewDecoder(io.LimitReader(resp.Body, 4<<10)).Decode(&id) == nil && id.Ours && id.Hash == identity
+}
+
+func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("X-Content-Type-Options", "nosniff")
+	switch path := r.URL.Path; {
+	case !slices.Contains(c.hosts, strings.ToLower(r.Host)): // a name that was rebound to loopback
+		http.Error(w, "this is not that host", http.StatusForbidden)
+	case r.Method != http.MethodGet:
+		http.Error(w, "GET only", http.StatusMethodNotAllowed)
+	case path == idPath && len(r.Header.Values("Origin")) > 0: // a web page has no business here
+		http.Error(w, "not for web pages", http.StatusForbidden)
+	case path == idPath:
+		h.Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"mcpRemote":true,"serverUrlHash":"%s"}`, c.identity)
+	case path == waitPath:
+		limit := c.o.authTimeout
+		if r.URL.Query().Get("poll") == "false" {
+			limit = 0
+		}
+		status := http.StatusAccepted
+		select {
+		case <-c.ended:
+			if status = http.StatusInternalServerError; c.ok {
+				status = http.StatusOK
+			}
+		case <-time.After(limit):
+		case <-r.Context().Done():
+		}
+		w.WriteHeader(status)
+	case path == c.o.callbackPath:
+		c.returned(w, r)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+// returned hands a redirect to the sign-in and shows the person what came of it.
+func (c *callback) returned(w http.ResponseWriter, r *http.Request) {
+	limit := time.After(c.o.authTimeout)
+	back := redirect{r.URL.Query(), make(chan error, 1)}
+	select {
+	case c.redirects <- back:
+	case <-c.ended:
+		showPage(w, http.StatusGone, "This sign-in is over", "Close this tab. If your program still asks you to sign in, use the newest address.")
+		return
+	case <-limit:
+	}
+	select {
+	case err := <-back.shown:
+		if err != nil {
+			showPage(w, http.StatusBadRequest, "Not signed in", "Because: "+err.Error()+". Close this tab, go back to your program and try again.")
+		} else if c.o.successURL != "" {
+			http.Redirect(w, r, c.o.successURL, http.StatusSeeOther)
+		} else {
+			showPage(w, http.StatusOK, "Signed in", "You are signed in to "+origin(c.o.server)+". Close this tab and go back to your program.")
+		}
+	case <-limit:
+		showPage(w, http.StatusGatewayTimeout, "Still waiting", "The authorization server is slow. Go back to your program; it will say whether the sign-in worked.")
+	}
+}
+
+const pageStyle = `:root{color-scheme:light dark}body{font:1.1rem/1.5 system-ui,sans-serif;margin:15vh auto;max-width:32rem;padding:0 1.5rem}h1{font-size:1.6rem}footer{opacity:.7;font-size:.9rem;margin-top:3rem}`
+
+// showPage writes a page that needs nothing else and can do nothing. Both texts may come from outside.
+func showPage(w http.ResponseWriter, status int, title, text string) {
+	sum := sha256.Sum256([]byte(pageStyle))
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'")
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	title, text = html.EscapeString(title), html.EscapeString(text)
+	fmt.Fprintf(w, `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>%s – mcp-redial</title><style>%s</style><main><h1>%s</h1><p>%s</p><footer>mcp-redial</footer></main></html>`, title, pageStyle, title, text)
+}
+
+// pasted reads what a person pastes: the address that their browser could not open. Lines that are no such
+// address are skipped. It ends with the terminal, or one line after ctx.
+func pasted(ctx context.Context, from io.Reader, to chan<- redirect) {
+	for lines := bufio.NewScanner(from); lines.Scan() && ctx.Err() == nil; {
+		if u, err := url.Parse(strings.TrimSpace(lines.Text())); err == nil && u.Query().Has("state") {
+			select {
+			case to <- redirect{u.Query(), make(chan error, 1)}:
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// openBrowser starts the system's browser with u as its one argument (CVE-2025-6514: an address must never
+// meet a shell). It waits for nothing: some launchers run as long as the browser does.
+func openBrowser(u *url.URL) error {
+	if u.Scheme != "https" && (u.Scheme != "http" || !isLocalName(u.Hostname())) || u.Host == "" {
+		return errors.New("only https addresses, or http on this machine, are opened in a browser")
+	}
+	name, args := "xdg-open", []string(nil)
+	switch runtime.GOOS {
+	case "darwin":
+		name = "open"
+	case "windows":
+		name, args = filepath.Join(os.Getenv("SystemRoot"), "System32", "rundll32.exe"), []string{"url.dll,FileProtocolHandler"}
+	}
+	cmd := exec.Command(name, append(args, u.String())...) // re-serialised: no control characters, begins with http
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("starting the browser: %w", err)
+	}
+	go cmd.Wait() // ends with the launcher, or with us
+	return nil
+}
+
+// isLocalName says whether a host is this machine by its name or literal address.
+func isLocalName(host string) bool {
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && a.Unmap().IsLoopback()
+}
