@@ -8,8 +8,7 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,11 +16,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -37,6 +33,18 @@ const (
 	portCandidates = 8 // the derived port and those after it
 )
 
+// listenOptions is what the listener has to know; nothing in it is empty but successURL.
+type listenOptions struct {
+	identity   string        // of the server: instances with the same one share a sign-in
+	host       string        // in the redirect address
+	port       int           // the first candidate
+	fixed      bool          // and the only one
+	path       string        // of the redirect address
+	successURL string        // where the browser goes at the end, instead of our own page
+	timeout    time.Duration // of the long poll, and of the page that waits for the end
+	server     string        // its origin, for the page
+}
+
 // A redirect is what the browser, or a person's paste, brings back.
 type redirect struct {
 	query url.Values
@@ -45,8 +53,7 @@ type redirect struct {
 
 // A callback is the listener of one sign-in.
 type callback struct {
-	o         *authOptions
-	identity  string
+	o         listenOptions
 	hosts     []string
 	redirects chan redirect // sent by the handlers; nobody closes it
 	ended     chan struct{} // closed by close
@@ -57,8 +64,8 @@ type callback struct {
 
 // listen binds the port on 127.0.0.1. The host in the redirect address may be localhost, which browsers also
 // look for at ::1: where that can be had, nobody else should have it.
-func listen(ctx context.Context, o *authOptions, identity string, port int) (*callback, error) {
-	c := &callback{o: o, identity: identity, redirects: make(chan redirect), ended: make(chan struct{})}
+func listen(ctx context.Context, o listenOptions, port int) (*callback, error) {
+	c := &callback{o: o, redirects: make(chan redirect), ended: make(chan struct{})}
 	c.server = &http.Server{Handler: c, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 32 << 10}
 	for i, host := range []string{"127.0.0.1", "::1"} {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
@@ -86,24 +93,24 @@ func (c *callback) close(ok bool) {
 	c.servers.Wait()
 }
 
-// claim makes this instance the leader of the sign-in, or names the port of the instance that is. A port held
+// takePort makes this instance the leader of the sign-in, or names the port of the instance that is. A port held
 // by another program is passed over, unless there is no choice.
-func claim(ctx context.Context, o *authOptions, identity string) (*callback, int, error) {
+func takePort(ctx context.Context, o listenOptions) (*callback, int, error) {
 	first, last := o.port, o.port
-	if !o.fixedPort {
+	if !o.fixed {
 		last += portCandidates - 1
 	}
 	var taken error
 	for port := first; port <= last; port++ {
-		c, err := listen(ctx, o, identity, port)
+		c, err := listen(ctx, o, port)
 		if err != nil {
-			if taken = err; leads(ctx, port, identity) {
+			if taken = err; leads(ctx, port, o.identity) {
 				return nil, port, nil
 			}
 			continue
 		}
 		for earlier := first; earlier < port; earlier++ { // two may have passed over different ports
-			if leads(ctx, earlier, identity) {
+			if leads(ctx, earlier, o.identity) {
 				c.close(false)
 				return nil, earlier, nil
 			}
@@ -149,9 +156,9 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not for web pages", http.StatusForbidden)
 	case path == idPath:
 		h.Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"mcpRemote":true,"serverUrlHash":"%s"}`, c.identity)
+		fmt.Fprintf(w, `{"mcpRemote":true,"serverUrlHash":"%s"}`, c.o.identity)
 	case path == waitPath:
-		limit := c.o.authTimeout
+		limit := c.o.timeout
 		if r.URL.Query().Get("poll") == "false" {
 			limit = 0
 		}
@@ -165,7 +172,7 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 		}
 		w.WriteHeader(status)
-	case path == c.o.callbackPath:
+	case path == c.o.path:
 		c.returned(w, r)
 	default:
 		http.NotFound(w, r)
@@ -174,7 +181,7 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // returned hands a redirect to the sign-in and shows the person what came of it.
 func (c *callback) returned(w http.ResponseWriter, r *http.Request) {
-	limit := time.After(c.o.authTimeout)
+	limit := time.After(c.o.timeout)
 	back := redirect{r.URL.Query(), make(chan error, 1)}
 	select {
 	case c.redirects <- back:
@@ -190,7 +197,7 @@ func (c *callback) returned(w http.ResponseWriter, r *http.Request) {
 		} else if c.o.successURL != "" {
 			http.Redirect(w, r, c.o.successURL, http.StatusSeeOther)
 		} else {
-			showPage(w, http.StatusOK, "Signed in", "You are signed in to "+origin(c.o.server)+". Close this tab and go back to your program.")
+			showPage(w, http.StatusOK, "Signed in", "You are signed in to "+c.o.server+". Close this tab and go back to your program.")
 		}
 	case <-limit:
 		showPage(w, http.StatusGatewayTimeout, "Still waiting", "The authorization server is slow. Go back to your program; it will say whether the sign-in worked.")
@@ -201,12 +208,12 @@ const pageStyle = `:root{color-scheme:light dark}body{font:1.1rem/1.5 system-ui,
 
 // showPage writes a page that needs nothing else and can do nothing. Both texts may come from outside.
 func showPage(w http.ResponseWriter, status int, title, text string) {
-	sum := sha256.Sum256([]byte(pageStyle))
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'")
+	nonce := rand.Text()
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'nonce-"+nonce+"'")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
 	title, text = html.EscapeString(title), html.EscapeString(text)
-	fmt.Fprintf(w, `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>%s – mcp-redial</title><style>%s</style><main><h1>%s</h1><p>%s</p><footer>mcp-redial</footer></main></html>`, title, pageStyle, title, text)
+	fmt.Fprintf(w, `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>%s – mcp-redial</title><style nonce="%s">%s</style><main><h1>%s</h1><p>%s</p><footer>mcp-redial</footer></main></html>`, title, nonce, pageStyle, title, text)
 }
 
 // pasted reads what a person pastes: the address that their browser could not open. Lines that are no such
@@ -228,14 +235,14 @@ func openBrowser(u *url.URL) error {
 	if u.Scheme != "https" && (u.Scheme != "http" || !isLocalName(u.Hostname())) || u.Host == "" {
 		return errors.New("only https addresses, or http on this machine, are opened in a browser")
 	}
-	name, args := "xdg-open", []string(nil)
+	launcher := []string{"xdg-open"}
 	switch runtime.GOOS {
 	case "darwin":
-		name = "open"
+		launcher = []string{"open"}
 	case "windows":
-		name, args = filepath.Join(os.Getenv("SystemRoot"), "System32", "rundll32.exe"), []string{"url.dll,FileProtocolHandler"}
+		launcher = []string{"rundll32.exe", "url.dll,FileProtocolHandler"}
 	}
-	cmd := exec.Command(name, append(args, u.String())...) // re-serialised: no control characters, begins with http
+	cmd := exec.Command(launcher[0], append(launcher[1:], u.String())...) // re-serialised: no control characters, begins with http
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting the browser: %w", err)
 	}
@@ -246,6 +253,13 @@ func openBrowser(u *url.URL) error {
 // isLocalName says whether a host is this machine by its name or literal address.
 func isLocalName(host string) bool {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	a, err := netip.ParseAddr(host)
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && a.Unmap().IsLoopback()
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host).IsLoopback()
+}
+
+// defaultHost is what mcp-remote has in its redirect address.
+func defaultHost() string {
+	if runtime.GOOS == "windows" {
+		return "127.0.0.1"
+	}
+	return "localhost"
 }

@@ -7,6 +7,7 @@ package main
 // makes a person sign in again: an outage never opens a browser and never costs a token.
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -21,26 +22,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
 const (
-	documentLimit = 20 * time.Second // for one exchange with an authorization server; less than leaseAge
+	documentLimit = 20 * time.Second // for one exchange with an authorization server; less than a lease is good for
 	personLimit   = 10 * time.Minute // that a leader waits for a person; also how long a begun sign-in is good
 	followLimit   = 3 * time.Minute  // that a follower waits for its leader
-	leaseAge      = 30 * time.Second // after which a lease is taken over
 	renewAhead    = time.Minute      // before a token expires
 	quietTab      = 2 * time.Minute  // a sign-in begun so recently has its tab; no second one is opened
 )
@@ -54,7 +50,6 @@ type authOptions struct {
 	// The browser and the listener that it comes back to.
 	host         string        // in the redirect address; "" is localhost, 127.0.0.1 on Windows
 	port         int           // 0 is the port derived from the identity
-	fixedPort    bool          // only this port will do; set by newAuthorizer
 	callbackPath string        // "" is /oauth/callback
 	successURL   string        // where the browser goes at the end, instead of our own page
 	authTimeout  time.Duration // of /wait-for-auth and of the page that waits for the exchange; 0 is 30 s
@@ -168,6 +163,7 @@ func (b *brake) allow() bool {
 type authorizer struct {
 	o        authOptions
 	identity string
+	listen   listenOptions
 	scope    string // that a person chose
 	static   *registration
 	metadata map[string]any
@@ -197,22 +193,9 @@ func newAuthorizer(o authOptions, s *store, c *http.Client, log *slog.Logger) (*
 	a := &authorizer{o: o, store: s, http: c, log: log, scope: o.scope, current: new(tokens), turn: make(chan struct{}, 1),
 		signIns: brake{limit: 4, span: time.Minute}, writes: brake{limit: 20, span: 30 * time.Second}}
 	a.identity = identityHash(o.serverURL, o.resource, o.authorizeParams, o.headers, o.metadataURL, o.tokenEndpoint)
-	a.o.fixedPort = o.port != 0 || o.staticInfo != nil || o.metadataURL != ""
-	if o.port == 0 {
-		a.o.port = defaultPort(a.identity)
-	}
-	if o.host == "" {
-		a.o.host = "localhost"
-		if runtime.GOOS == "windows" {
-			a.o.host = "127.0.0.1"
-		}
-	}
-	if o.callbackPath == "" {
-		a.o.callbackPath = "/oauth/callback"
-	}
-	if o.authTimeout == 0 {
-		a.o.authTimeout = 30 * time.Second
-	}
+	a.listen = listenOptions{identity: a.identity, host: cmp.Or(o.host, defaultHost()), port: cmp.Or(o.port, defaultPort(a.identity)),
+		fixed: o.port != 0 || o.staticInfo != nil || o.metadataURL != "", path: cmp.Or(o.callbackPath, "/oauth/callback"),
+		successURL: o.successURL, timeout: cmp.Or(o.authTimeout, 30*time.Second), server: origin(o.server)}
 	if o.staticInfo != nil {
 		a.static = new(registration)
 		if json.Unmarshal(o.staticInfo, a.static) != nil || a.static.ID == "" {
@@ -928,7 +911,7 @@ func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, f
 // renew replaces a credential without a person. All instances agree on one that does it.
 func (a *authorizer) renew(ctx context.Context, old *tokens) error {
 	for {
-		release, ours := a.lease()
+		release, ours := a.store.lease(a.file("refresh_in_progress.json"))
 		if a.adopt(old) {
 			release()
 			return nil
@@ -985,54 +968,6 @@ func (a *authorizer) disown(no *denial) {
 	}
 }
 
-// lease takes the right to refresh, which one instance has at a time; release gives it back, and does nothing if
-// it is not ours. One whose owner has died, or that is too old, is taken over.
-func (a *authorizer) lease() (release func(), ours bool) {
-	type shape struct {
-		PID   int    `json:"pid"`
-		Nonce string `json:"nonce"`
-		At    int64  `json:"at"` // milliseconds since 1970
-	}
-	name := a.file("refresh_in_progress.json")
-	mine, _ := json.Marshal(shape{os.Getpid(), rand.Text(), time.Now().UnixMilli()}) // cannot fail
-	for range 2 {
-		if err := a.store.create(name, mine); !errors.Is(err, fs.ErrExist) { // ours, or a store that cannot be written to
-			return func() {
-				if now, _ := a.store.read(name); string(now) == string(mine) {
-					a.store.remove(name)
-				}
-			}, true
-		}
-		held, err := a.store.read(name)
-		var other shape
-		if err == nil && json.Unmarshal(held, &other) != nil { // being written, or damaged
-			if files, _ := a.store.list(name); len(files) > 0 {
-				other = shape{os.Getpid(), "", files[0].at.UnixMilli()}
-			}
-		}
-		if err == nil && time.Since(time.UnixMilli(other.At)) < leaseAge && alive(other.PID) {
-			break
-		}
-		// Several may come to this conclusion. Only one at a time may act on it, and only on what it has seen.
-		guard := name + ".takeover"
-		if files, _ := a.store.list(guard); len(files) > 0 && time.Since(files[0].at) > leaseAge {
-			a.store.remove(guard)
-		}
-		if a.store.create(guard, nil) == nil {
-			if now, _ := a.store.read(name); string(now) == string(held) {
-				a.store.remove(name)
-			}
-			a.store.remove(guard)
-		}
-	}
-	return func() {}, false
-}
-
-func alive(pid int) bool {
-	p, err := os.FindProcess(pid)
-	return err == nil && !errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
-}
-
 // credentials signs in as a program (RFC 6749, 4.4).
 func (a *authorizer) credentials(ctx context.Context, d *discovery) error {
 	form := url.Values{"grant_type": {"client_credentials"}}
@@ -1053,7 +988,7 @@ func (a *authorizer) device(ctx context.Context, d *discovery, waiting func(hint
 	if d.Server.Device == "" {
 		return errors.New("the authorization server has no device flow; sign in without --device-code")
 	}
-	c, err := a.client(ctx, d, a.redirectTo(a.o.port))
+	c, err := a.client(ctx, d, a.redirectTo(a.listen.port))
 	if err != nil {
 		return err
 	}
@@ -1113,7 +1048,7 @@ func (a *authorizer) tell(waiting func(hint string), sentence string) {
 }
 
 func (a *authorizer) redirectTo(port int) string {
-	return "http://" + a.o.host + ":" + strconv.Itoa(port) + a.o.callbackPath
+	return "http://" + a.listen.host + ":" + strconv.Itoa(port) + a.listen.path
 }
 
 // authorize has a person sign in with a browser. One instance leads: it has the port, and opens the tab. The
@@ -1142,7 +1077,7 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 		var arrived chan redirect
 		port := 0
 		if led == nil {
-			if led, port, err = claim(ctx, &a.o, a.identity); err != nil {
+			if led, port, err = takePort(ctx, a.listen); err != nil {
 				return err
 			}
 			if led != nil && a.adopt(old) {
@@ -1159,7 +1094,7 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 			case led == nil && followed.IsZero():
 				followed = time.Now()
 				waiting(fmt.Sprintf("Another instance is signing in to %s: finish that in the browser, or run: mcp-redial login URL", origin(a.o.server)))
-			case led == nil && !begun && time.Since(followed) > max(followLimit, a.o.authTimeout):
+			case led == nil && !begun && time.Since(followed) > max(followLimit, a.listen.timeout):
 				return &signInError{err: fmt.Errorf("signing in to %s: another program holds port %d and does not finish", origin(a.o.server), port),
 					hint: "Complete the sign-in that it has begun, or end that program."}
 			}
@@ -1269,7 +1204,7 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 		return true, errors.New("the authorization server sent no code")
 	}
 	if d.Redirect == "" { // begun by mcp-remote
-		d.Redirect = a.redirectTo(a.o.port)
+		d.Redirect = a.redirectTo(a.listen.port)
 	}
 	c, err := a.client(ctx, d, d.Redirect)
 	if err != nil {
@@ -1341,7 +1276,7 @@ func bearerChallenge(header string) challenge {
 		header = value
 		blank()
 		if quoted, ok := strings.CutPrefix(header, `"`); ok {
-			value, header = unquote(quoted)
+			value, header = quotedString(quoted)
 		} else {
 			value = word()
 		}
@@ -1352,8 +1287,8 @@ func bearerChallenge(header string) challenge {
 	return c
 }
 
-// unquote reads a quoted string up to its end.
-func unquote(s string) (value, rest string) {
+// quotedString reads a quoted string up to its end.
+func quotedString(s string) (value, rest string) {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		switch {

@@ -23,12 +23,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 const (
 	storeFolder  = "mcp-remote-v1" // below the configuration folder
 	maxStoreFile = 1 << 20         // bytes in one file
+	leaseAge     = 30 * time.Second
 )
 
 // A store is a folder of small owner-only files; or, with no folder, a place in memory that ends with the
@@ -254,6 +256,54 @@ func (s *store) list(prefix string) ([]storedFile, error) {
 		}
 	}
 	return all, nil
+}
+
+// lease takes the right to do something that one process may do at a time, as mcp-remote does for refreshing;
+// release gives it back, and does nothing if it is not ours. One whose owner has died, or that is older than
+// leaseAge, is taken over.
+func (s *store) lease(name string) (release func(), ours bool) {
+	type shape struct {
+		PID   int    `json:"pid"`
+		Nonce string `json:"nonce"`
+		At    int64  `json:"at"` // milliseconds since 1970
+	}
+	mine, _ := json.Marshal(shape{os.Getpid(), rand.Text(), time.Now().UnixMilli()}) // cannot fail
+	for range 2 {
+		if err := s.create(name, mine); !errors.Is(err, fs.ErrExist) { // ours, or a store that cannot be written to
+			return func() {
+				if now, _ := s.read(name); string(now) == string(mine) {
+					s.remove(name)
+				}
+			}, true
+		}
+		held, err := s.read(name)
+		var other shape
+		if err == nil && json.Unmarshal(held, &other) != nil { // being written, or damaged
+			if files, _ := s.list(name); len(files) > 0 {
+				other = shape{os.Getpid(), "", files[0].at.UnixMilli()}
+			}
+		}
+		if err == nil && time.Since(time.UnixMilli(other.At)) < leaseAge && alive(other.PID) {
+			break
+		}
+		// Several may come to this conclusion. Only one at a time may act on it, and only on what it has seen.
+		guard := name + ".takeover"
+		if files, _ := s.list(guard); len(files) > 0 && time.Since(files[0].at) > leaseAge {
+			s.remove(guard)
+		}
+		if s.create(guard, nil) == nil {
+			if now, _ := s.read(name); string(now) == string(held) {
+				s.remove(name)
+			}
+			s.remove(guard)
+		}
+	}
+	return func() {}, false
+}
+
+func alive(pid int) bool {
+	p, err := os.FindProcess(pid)
+	return err == nil && !errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
 }
 
 // identityHash names what is stored about one server, and from it comes the callback port. It must be what
