@@ -579,7 +579,6 @@ func (d *draft) finishServer() error {
 	}
 	d.environmentRoots()
 	d.auth.server, d.auth.headers = d.url, source.typed
-	d.auth.oauthHeaders = n.oauthHeaders
 	var info map[string]any
 	if d.auth.staticInfo != nil && json.Unmarshal(d.auth.staticInfo, &info) == nil {
 		for key, value := range info {

@@ -116,26 +116,26 @@ type (
 		Issuer    string   `json:"issuer,omitempty"`
 	}
 	tokens struct {
-		Access    string  `json:"access_token"`
-		Type      string  `json:"token_type"`
-		ID        string  `json:"id_token,omitempty"`
-		Lifetime  seconds `json:"expires_in,omitempty"`
-		Scope     string  `json:"scope,omitempty"`
-		Refresh   string  `json:"refresh_token,omitempty"`
-		Expires   seconds `json:"expires_at,omitempty"`      // milliseconds since 1970
-		Requested string  `json:"requested_scope,omitempty"` // only if a person chose it
-		Issuer    string  `json:"issuer,omitempty"`
-		Resource  string  `json:"resource,omitempty"` // ours alone
+		Access    string `json:"access_token"`
+		Type      string `json:"token_type"`
+		ID        string `json:"id_token,omitempty"`
+		Lifetime  loose  `json:"expires_in,omitempty"`
+		Scope     string `json:"scope,omitempty"`
+		Refresh   string `json:"refresh_token,omitempty"`
+		Expires   loose  `json:"expires_at,omitempty"`      // milliseconds since 1970
+		Requested string `json:"requested_scope,omitempty"` // only if a person chose it
+		Issuer    string `json:"issuer,omitempty"`
+		Resource  string `json:"resource,omitempty"` // ours alone
 	}
 )
 
-// seconds is a number that some servers write as a string.
-type seconds float64
+// loose is a number that some servers write as a string.
+type loose float64
 
-func (s *seconds) UnmarshalJSON(b []byte) error {
+func (s *loose) UnmarshalJSON(b []byte) error {
 	f, err := strconv.ParseFloat(strings.Trim(string(b), `"`), 64)
 	if err == nil && f > 0 && f < 1e15 {
-		*s = seconds(f)
+		*s = loose(f)
 	}
 	return nil // what makes no sense counts as not said
 }
@@ -355,7 +355,7 @@ func (a *authorizer) expiry(t *tokens) time.Time {
 	at := time.UnixMilli(int64(t.Expires))
 	if parts := strings.Split(t.ID, "."); a.o.useIDToken && len(parts) == 3 {
 		var claims struct {
-			Exp seconds `json:"exp"`
+			Exp loose `json:"exp"`
 		}
 		if b, err := base64.RawURLEncoding.DecodeString(parts[1]); err == nil && json.Unmarshal(b, &claims) == nil && claims.Exp > 0 {
 			return time.Unix(int64(claims.Exp), 0)
@@ -895,7 +895,7 @@ func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, f
 		t.Refresh = old.Refresh
 	}
 	if t.Expires = 0; t.Lifetime > 0 {
-		t.Expires = seconds(time.Now().UnixMilli()) + t.Lifetime*1000
+		t.Expires = loose(time.Now().UnixMilli()) + t.Lifetime*1000
 	}
 	if err := a.store.writeJSON(a.file("tokens.json"), t); err != nil {
 		a.log.Warn("storing the token", "err", err)
@@ -1000,11 +1000,11 @@ func (a *authorizer) device(ctx context.Context, d *discovery, waiting func(hint
 		form.Set("resource", r)
 	}
 	var begun struct {
-		Code     string  `json:"device_code"`
-		UserCode string  `json:"user_code"`
-		Address  string  `json:"verification_uri"`
-		Lifetime seconds `json:"expires_in"`
-		Interval seconds `json:"interval"`
+		Code     string `json:"device_code"`
+		UserCode string `json:"user_code"`
+		Address  string `json:"verification_uri"`
+		Lifetime loose  `json:"expires_in"`
+		Interval loose  `json:"interval"`
 	}
 	if _, err := a.post(ctx, "asking for a device code", d, c, d.Server.Device, form, &begun); err != nil {
 		return err
