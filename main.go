@@ -74,7 +74,7 @@ func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer)
 	case "status":
 		return status(p.store, c.json, stdout)
 	case "login":
-		err = p.auth.login(ctx, func(hint string) { person(p.log, "%s", hint) })
+		err = p.auth.login(ctx, func(string) {})
 	case "logout":
 		err = p.auth.logout(ctx)
 	default:
@@ -109,6 +109,8 @@ type program struct {
 	store *store
 	auth  *authorizer
 	wire  *wire
+
+	stderr io.Writer
 }
 
 func newProgram(c *config, stdin *os.File, stderr io.Writer) (*program, error) {
@@ -116,7 +118,7 @@ func newProgram(c *config, stdin *os.File, stderr io.Writer) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &program{c: c, log: log, flush: flush}
+	p := &program{c: c, log: log, flush: flush, stderr: stderr}
 	for _, w := range c.warnings {
 		log.Warn(w)
 	}
@@ -128,11 +130,11 @@ func newProgram(c *config, stdin *os.File, stderr io.Writer) (*program, error) {
 	}
 	c.client.userAgent = "mcp-redial/" + version()
 	c.client.token = func(ctx context.Context) (secret, error) { return p.auth.token(ctx) }
+	c.client.refused = func(t secret) { p.auth.refused(t) }
 	again, once, oauth, err := newClients(c.client)
 	if err != nil {
 		return nil, err
 	}
-	c.auth.tell = stderr
 	if info, err := stdin.Stat(); c.command == "login" && err == nil && info.Mode()&os.ModeCharDevice != 0 {
 		c.auth.paste = stdin
 	}
@@ -170,7 +172,7 @@ func (p *program) serve(ctx context.Context, stdin io.Reader, stdout io.Writer) 
 	if p.c.audit != "" {
 		audit, err := newAuditLog(p.c.audit)
 		if err != nil {
-			return complain(p.c.auth.tell, err)
+			return complain(p.stderr, err)
 		}
 		defer audit.close(time.Second)
 		o.audit = audit
@@ -185,7 +187,7 @@ func (p *program) serve(ctx context.Context, stdin io.Reader, stdout io.Writer) 
 	stop()
 	<-kept
 	if err != nil {
-		return complain(p.c.auth.tell, err)
+		return complain(p.stderr, err)
 	}
 	return 0
 }
