@@ -9,9 +9,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // streamable carries one session. Its fields are written while initialize is the only exchange there is,
@@ -91,47 +94,76 @@ func (w *wire) answer(ctx context.Context, resp *http.Response, recv receive) er
 		answered = answered || m.kind == response
 		return recv(m, more)
 	}
-	kind, body := sniffed(resp)
-	switch kind {
+	var err error
+	var e *exchangeError
+	switch kind, body := sniffed(resp); kind {
 	case eventStream:
-		err := w.events(ctx, body, "", noting, nil, unknown)
-		var e *exchangeError
-		if errors.As(err, &e) {
-			if answered {
-				return nil
-			}
-			if e.fate == unknown && e.after != "" {
-				e.fate = cut
-			}
-		}
-		return err
+		err = resumable(w.events(ctx, body, "", noting, ignore))
 	case jsonType:
-		data, c, err := readAll(ctx, body, resp.ContentLength, w.max, w.mem)
-		if err != nil {
-			return readError(ctx, err, "", 0)
-		}
-		if len(data) == 0 {
-			break
-		}
-		batch, err := split(data, c, w.mem)
-		if len(batch) == 0 {
-			return &exchangeError{fate: unknown, status: resp.StatusCode, err: fmt.Errorf("%w: %w", errBadAnswer, err)}
-		}
-		for i, m := range batch {
-			if err := noting(m, i < len(batch)-1); err != nil {
-				if i < len(batch)-1 {
-					w.mem.free(c)
-				}
-				return wanted(err)
-			}
-		}
+		err = w.answerJSON(ctx, body, resp.ContentLength, noting)
 	default:
-		return notExpected(resp, kind)
+		err = notExpected(resp, kind)
 	}
-	if !answered {
-		return &exchangeError{fate: unknown, status: resp.StatusCode, err: errNoAnswer}
+	if errors.As(err, &e) {
+		if answered {
+			return nil // what follows a response may be lost
+		}
+		e.status = resp.StatusCode
+		if e.fate == cut && e.after == "" {
+			e.fate = unknown
+		}
 	}
-	return nil
+	if err == nil && !answered {
+		return &exchangeError{fate: unknown, status: resp.StatusCode, err: errors.New("the server's answer holds no response")}
+	}
+	return err
+}
+
+func (w *wire) answerJSON(ctx context.Context, body io.Reader, size int64, recv receive) error {
+	data, c, err := readAll(ctx, body, size, w.max, w.mem)
+	if err != nil {
+		return readError(ctx, err, "", 0)
+	}
+	batch, err := w.split(data, c)
+	if err != nil {
+		return &exchangeError{fate: unknown, err: fmt.Errorf("reading the answer: %w", err)}
+	}
+	return w.hand(batch, false, recv)
+}
+
+// ignore is for events of names that mean nothing to Streamable HTTP: servers send heartbeats.
+func ignore(streamEvent) error { return nil }
+
+// resumable makes the end of an event stream a cut, and its cursor one that can be sent: net/http refuses
+// control characters and strips spaces, and another cursor than the server's own is worse than none.
+func resumable(err error) error {
+	var e *exchangeError
+	if errors.As(err, &e) && e.fate == unknown {
+		e.fate = cut
+		if strings.TrimSpace(e.after) != e.after || strings.ContainsFunc(e.after, unicode.IsControl) || len(e.after) > maxField {
+			e.after = ""
+		}
+	}
+	return err
+}
+
+// sniffed returns the media type of an answer and its body. Where the type is missing, or only says that it
+// is text, the first bytes decide.
+func sniffed(resp *http.Response) (string, io.Reader) {
+	kind := mediaType(resp.Header)
+	if kind != "" && kind != "text/plain" {
+		return kind, resp.Body
+	}
+	first := make([]byte, 512)
+	n, err := io.ReadAtLeast(resp.Body, first, 1)
+	body := io.MultiReader(bytes.NewReader(first[:n]), resp.Body)
+	switch first = bytes.TrimSpace(first[:n]); {
+	case err != nil, bytes.HasPrefix(first, []byte{'{'}), bytes.HasPrefix(first, []byte{'['}):
+		return jsonType, body // which says by itself what is wrong if there is nothing
+	case kind == "" && !bytes.HasPrefix(first, []byte{'<'}):
+		return eventStream, body
+	}
+	return kind, body
 }
 
 // visible says that s is visible ASCII throughout: all that a session id may be.
@@ -155,7 +187,7 @@ func (s *streamable) listen(ctx context.Context, after string, p *progress, open
 			return notExpected(resp, kind)
 		}
 		opened()
-		return s.w.events(ctx, body, after, s.note(recv), nil, cut)
+		return resumable(s.w.events(ctx, body, after, s.note(recv), ignore))
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -42,13 +41,8 @@ const (
 	jsonType     = "application/json"
 	eventStream  = "text/event-stream"
 	maxErrorBody = 64 << 10        // bytes of an error answer that are kept for classification
-	drainTime    = 2 * time.Second // for what is left of a body that nobody waits for
+	restTime     = 2 * time.Second // for what is left of a body that nobody waits for
 	maxWait      = 5 * time.Minute // the longest floor a server can set with retry or Retry-After
-)
-
-var (
-	errNoAnswer  = errors.New("the server ended the exchange")
-	errBadAnswer = errors.New("the answer is not JSON-RPC")
 )
 
 // An exchangeError says how an exchange failed, as fields: nothing is ever matched in its text, which
@@ -164,7 +158,10 @@ func (w *wire) exchange(ctx context.Context, method string, u *url.URL, h http.H
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
 		return &exchangeError{fate: final, status: resp.StatusCode, err: errors.New("the server compressed its answer although nobody asked for that")}
 	}
-	return handle(resp)
+	if err := handle(resp); !errors.Is(err, errEnough) {
+		return err
+	}
+	return nil
 }
 
 type meteredBody struct {
@@ -183,83 +180,66 @@ func (b *meteredBody) Read(buf []byte) (int, error) {
 // connectionError classifies an error of client.Do. net/http wraps it in the whole URL, which must not
 // travel further.
 func connectionError(err error, connected bool) error {
-	var ue *url.Error
-	if errors.As(err, &ue) {
-		err = ue.Err
-	}
-	var policy *exchangeError // client.go refused a redirect, an origin or an address
-	if errors.As(err, &policy) {
-		return policy
-	}
 	var (
-		certInvalid x509.CertificateInvalidError
-		hostname    x509.HostnameError
-		authority   x509.UnknownAuthorityError
-		verify      *tls.CertificateVerificationError
+		whole  *url.Error
+		policy *exchangeError // client.go refused a redirect, an origin or an address
+		absent *signInError
+		cert   *tls.CertificateVerificationError
 	)
-	if errors.As(err, &verify) || errors.As(err, &certInvalid) || errors.As(err, &hostname) || errors.As(err, &authority) {
-		return &exchangeError{fate: final, cert: true, err: fmt.Errorf("checking the server's certificate: %w", err)}
+	if errors.As(err, &whole) {
+		err = whole.Err
 	}
-	if !connected {
-		return &exchangeError{fate: unsent, err: fmt.Errorf("connecting: %w", cause(err))}
-	}
-	return &exchangeError{fate: unknown, err: fmt.Errorf("waiting for the answer: %w", cause(err))}
-}
-
-// cause is the part of an error of net/http that is fit to be shown: net/http quotes malformed answers, a
-// proxy's words and the debug data of GOAWAY.
-func cause(err error) error {
-	var (
-		network interface { // net.Error; this file need not import net
-			error
-			Timeout() bool
-		}
-		alert  tls.AlertError
-		record tls.RecordHeaderError
-	)
 	switch {
-	case errors.As(err, &network):
-		return network
-	case errors.As(err, &alert):
-		return alert
-	case errors.As(err, &record):
-		return record
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return errors.New("the server closed the connection")
-	case errors.Is(err, http.ErrSchemeMismatch):
-		return http.ErrSchemeMismatch
+	case errors.As(err, &policy):
+		return policy
+	case errors.As(err, &absent) && absent.outage:
+		return &exchangeError{fate: unsent, err: absent, wait: absent.wait}
+	case errors.As(err, &absent):
+		return &exchangeError{fate: refused, err: absent, status: http.StatusUnauthorized} // as the server would
+	case errors.As(err, &cert):
+		return &exchangeError{fate: final, cert: true, err: fmt.Errorf("checking the server's certificate: %w", cert)}
+	case !connected:
+		return &exchangeError{fate: unsent, err: fmt.Errorf("connecting: %w", err)}
 	}
-	return errors.New("the connection broke")
+	return &exchangeError{fate: unknown, err: fmt.Errorf("waiting for the answer: %w", shown(err))}
 }
 
 // readError classifies an error met while reading the body of an answer; after and wait say where and when
 // its stream can be resumed.
 func readError(ctx context.Context, err error, after string, wait time.Duration) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	e := &exchangeError{fate: unknown, after: after, wait: wait}
 	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	case errors.Is(err, errTooLarge):
-		e.fate, e.err = final, fmt.Errorf("reading the answer: %w", errTooLarge)
-	case err == io.EOF:
-		e.err = errNoAnswer
-	default:
-		e.err = fmt.Errorf("reading the answer: %w", cause(err))
+		return &exchangeError{fate: final, err: fmt.Errorf("reading the answer: %w", errTooLarge)}
 	}
-	return e
+	return &exchangeError{fate: unknown, after: after, wait: wait, err: fmt.Errorf("reading the answer: %w", shown(err))}
+}
+
+// shown is what may be shown of an error of a connection in use. Others of net/http quote the server:
+// malformed headers, the debug data of GOAWAY.
+func shown(err error) error {
+	var network interface { // net.Error
+		error
+		Timeout() bool
+	}
+	switch {
+	case errors.As(err, &network):
+		return network
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the server ended it")
+	}
+	return errors.New("the connection broke")
 }
 
 // statusError classifies a response that is no success.
 func statusError(resp *http.Response, session bool) error {
-	late := time.AfterFunc(drainTime, func() { resp.Body.Close() })
-	defer late.Stop()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	after := resp.Header.Get("Retry-After")
 	e := &exchangeError{
 		fate:      final,
 		status:    resp.StatusCode,
-		body:      body,
-		wait:      retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		body:      rest(resp),
+		wait:      retryAfter(after, time.Now()),
 		challenge: strings.Join(resp.Header.Values("WWW-Authenticate"), ", "),
 		err:       fmt.Errorf("the server answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode)),
 	}
@@ -267,15 +247,32 @@ func statusError(resp *http.Response, session bool) error {
 	case code == http.StatusUnauthorized,
 		code == http.StatusForbidden && e.challenge != "",
 		code == http.StatusTooManyRequests, code == http.StatusTooEarly,
-		code == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "":
+		code == http.StatusServiceUnavailable && after != "":
 		e.fate = refused
 	case session && (code == http.StatusNotFound || code == http.StatusGone),
-		session && code == http.StatusBadRequest && strings.Contains(strings.ToLower(string(body)), "session"):
+		session && code == http.StatusBadRequest && bytes.Contains(bytes.ToLower(e.body), []byte("session")):
 		e.fate = gone
 	case code >= 500 && code != http.StatusNotImplemented, code == http.StatusRequestTimeout:
 		e.fate = unknown
 	}
 	return e
+}
+
+// rest reads what a body still has, in bounds of bytes and time: nobody waits for it.
+func rest(resp *http.Response) []byte {
+	late := time.AfterFunc(restTime, func() { resp.Body.Close() })
+	defer late.Stop()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	return body
+}
+
+// accepted ends an exchange whose answer says nothing more. A body that is read to its end leaves the
+// connection fit for the next exchange.
+func accepted(resp *http.Response) error {
+	if resp.ContentLength != 0 && mediaType(resp.Header) != eventStream {
+		rest(resp)
+	}
+	return nil
 }
 
 // retryAfter reads a Retry-After header: seconds or an HTTP date (RFC 9110, 10.2.3). Nonsense is 0.
@@ -300,17 +297,6 @@ func parseWait(digits string, unit time.Duration) (d time.Duration, ok bool) {
 	return d, digits != ""
 }
 
-// accepted ends an exchange whose answer says nothing more. What little of a body there is gets read, so that
-// the connection can be used again.
-func accepted(resp *http.Response) error {
-	if resp.ContentLength != 0 && mediaType(resp.Header) != eventStream {
-		late := time.AfterFunc(drainTime, func() { resp.Body.Close() })
-		defer late.Stop()
-		io.CopyN(io.Discard, resp.Body, maxErrorBody)
-	}
-	return nil
-}
-
 // mediaType is the essence of a Content-Type, lower case, "" if there is none or it is malformed.
 func mediaType(h http.Header) string {
 	t, _, err := mime.ParseMediaType(h.Get("Content-Type"))
@@ -320,30 +306,37 @@ func mediaType(h http.Header) string {
 	return t
 }
 
-// sniffed returns the media type of an answer and its body. Where the type is missing, or only says that it
-// is text, the first bytes decide.
-func sniffed(resp *http.Response) (string, io.Reader) {
-	kind := mediaType(resp.Header)
-	if kind != "" && kind != "text/plain" {
-		return kind, resp.Body
-	}
-	first := make([]byte, 512)
-	n, err := io.ReadAtLeast(resp.Body, first, 1)
-	first = first[:n]
-	body := io.MultiReader(bytes.NewReader(first), resp.Body)
-	switch first = bytes.TrimLeft(bytes.TrimPrefix(first, []byte("\xef\xbb\xbf")), " \t\r\n"); {
-	case err != nil, len(first) > 0 && (first[0] == '{' || first[0] == '['):
-		return jsonType, body // which says by itself what is wrong if nothing could be read
-	case len(first) > 0 && first[0] != '<' && kind == "":
-		return eventStream, body
-	}
-	return kind, body
+// notExpected is the failure of an exchange whose answer has the media type kind, which is of no use.
+func notExpected(resp *http.Response, kind string) error {
+	return &exchangeError{fate: final, status: resp.StatusCode, err: fmt.Errorf("the server answered with the media type %q", clean(kind))}
 }
 
-// notExpected is the failure of an exchange whose answer has the media type kind, which nobody can use.
-func notExpected(resp *http.Response, kind string) error {
-	if kind == "" {
-		kind = "something without a media type"
+// split makes messages of the data of an event or of a JSON answer, and of c a charge of the last of them.
+func (w *wire) split(data []byte, c charge) ([]message, error) {
+	batch, err := scanBody(data)
+	if len(batch) == 0 {
+		w.mem.free(c)
+		return nil, err
 	}
-	return &exchangeError{fate: final, status: resp.StatusCode, err: fmt.Errorf("the server answered with %s, which is no MCP", clean(kind))}
+	batch[len(batch)-1].charge = c
+	return batch, nil
+}
+
+// hand gives a batch to recv, which owns a message from then on; more says that others follow. When recv
+// wants no more the others are dropped.
+func (w *wire) hand(batch []message, more bool, recv receive) error {
+	for i, m := range batch {
+		left := batch[i+1:]
+		if err := recv(m, more || len(left) > 0); err != nil {
+			w.drop(left)
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *wire) drop(batch []message) {
+	for _, m := range batch {
+		w.mem.free(m.charge)
+	}
 }
