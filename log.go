@@ -126,12 +126,15 @@ func (s *sink) write(w io.Writer, line []byte) {
 	s.failing.Store(err != nil)
 }
 
-func (s *sink) put(line []byte) {
+// put says whether the line was queued.
+func (s *sink) put(line []byte) bool {
 	select {
 	case s.lines <- line:
+		return true
 	default:
 		s.dropped.Add(1)
 		s.failing.Store(true)
+		return false
 	}
 }
 
@@ -244,31 +247,37 @@ func (h *lineHandler) WithAttrs(more []slog.Attr) slog.Handler {
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	attrs := slices.Clone(h.attrs)
 	r.Attrs(func(a slog.Attr) bool { attrs = append(attrs, a); return true })
-	if n := h.to.dropped.Swap(0); n > 0 {
-		attrs = append(attrs, slog.Int64("lines_lost", n))
+	lost := h.to.dropped.Load()
+	if lost > 0 {
+		attrs = append(attrs, slog.Int64("lines_lost", lost))
 	}
+	line, err := h.line(r, attrs)
+	if h.to.put(append(line, '\n')) {
+		h.to.dropped.Add(-lost)
+	}
+	return err
+}
+
+func (h *lineHandler) line(r slog.Record, attrs []slog.Attr) ([]byte, error) {
 	text := escape(r.Message, maxLine)
 	if h.json {
 		fields := map[string]any{"time": r.Time, "pid": os.Getpid(), "level": r.Level.String(), "msg": text}
 		for _, a := range attrs {
 			fields[a.Key] = clean(a.Value.Resolve().String())
 		}
-		line, err := json.Marshal(fields)
-		h.to.put(append(line, '\n'))
-		return err
+		return json.Marshal(fields)
 	}
 	prefix := "mcp-redial: "
 	if h.stamp {
-		prefix = r.Time.Format("2006-01-02T15:04:05.000Z07:00 ") + "[" + strconv.Itoa(os.Getpid()) + "] "
+		prefix = fmt.Sprintf("%s [%d] ", r.Time.Format("2006-01-02T15:04:05.000Z07:00"), os.Getpid())
 	}
-	if r.Level == slog.LevelDebug || r.Level == slog.LevelWarn || r.Level == slog.LevelError {
+	if r.Level != slog.LevelInfo && r.Level != levelPerson {
 		prefix += strings.ToLower(r.Level.String()) + ": "
 	}
 	for _, a := range attrs {
 		text += " " + a.Key + "=" + clean(a.Value.Resolve().String())
 	}
-	h.to.put([]byte(prefix + text + "\n"))
-	return nil
+	return []byte(prefix + text), nil
 }
 
 // An auditRecord is one message that mattered. It never holds arguments or results.
