@@ -803,11 +803,13 @@ func (d *draft) addOAuthHeader(v string) error {
 	if err != nil {
 		return err
 	}
-	value, err = expand("--oauth-header "+name, value, d.getenv)
+	if value, err = expand("--oauth-header "+name, value, d.getenv); err == nil {
+		value, err = oneLine(name, value)
+	}
 	if d.client.oauthHeaders == nil {
 		d.client.oauthHeaders = http.Header{}
 	}
-	d.client.oauthHeaders.Add(name, strings.TrimSpace(value))
+	d.client.oauthHeaders.Add(name, value)
 	return err
 }
 

@@ -174,8 +174,8 @@ func (s *headerSource) written() (http.Header, map[string]string, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		if value = strings.TrimSpace(value); strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-			return nil, nil, &usageError{"the header " + name + " has a line break or control character in its value", "give it as one line"}
+		if value, err = oneLine(name, value); err != nil {
+			return nil, nil, err
 		}
 		header.Add(name, value)
 	}
@@ -198,6 +198,15 @@ func parseHeader(where, line string) (name, value string, err error) {
 		return "", "", &usageError{where + " sets " + m[1] + ", which the bridge or HTTP itself must set", "leave it out"}
 	}
 	return m[1], m[2], nil
+}
+
+// oneLine is value without the spaces around it, if nothing in it could end a line.
+func oneLine(name, value string) (string, error) {
+	value = strings.TrimSpace(value)
+	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return "", &usageError{"the header " + name + " has a line break or control character in its value", "give it as one line"}
+	}
+	return value, nil
 }
 
 // expand replaces each ${NAME} in s. A variable that is not set is an error: the text itself is never sent.
@@ -245,6 +254,9 @@ func (s *headerSource) run(ctx context.Context, header http.Header) (life time.D
 			}
 			life = time.Duration(seconds) * time.Second
 			continue
+		}
+		if value, err = oneLine(name, value); err != nil {
+			return 0, err
 		}
 		header.Set(name, value)
 	}
