@@ -4,14 +4,14 @@ package main
 // given, and opens nothing. A message's envelope is scanned by hand, in one pass that validates the whole
 // text and decodes none of the payload; the bytes that arrived are the bytes that go on.
 //
-// What is refused here is what two parsers could read differently: a repeated envelope member, one that
-// differs from an envelope member only in case or is written with escapes, ids that are not strings or
-// integers, text after the message, text that is not UTF-8. Everything that is held is bounded in bytes,
-// and charged to the budget before it is held.
+// What two parsers could read differently is refused: an envelope member that is there twice or in
+// another case, an id that is neither string nor integer, text after the message,
+// text that is not UTF-8. Everything that is held is bounded in bytes and charged before it is held.
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -26,10 +26,9 @@ import (
 )
 
 const (
-	maxDepth = 1000     // arrays and objects within each other, the message included
-	maxToken = 1 << 10  // bytes of an id or a method as written: they are kept apart from the message
-	maxBatch = 10_000   // elements of a batch: each costs more than its bytes
-	maxHead  = 64 << 10 // bytes kept of a line that is too large, for the sake of its id
+	maxDepth = 1000    // arrays and objects within each other, the message included
+	maxToken = 1 << 10 // bytes of an id or a method as written: they are kept apart from the message
+	maxBatch = 10_000  // elements of a batch: each costs more than its bytes
 )
 
 type kind uint8
@@ -44,8 +43,8 @@ const (
 type message struct {
 	raw         []byte // the exact bytes of one JSON object, on one line; never written to again
 	kind        kind
-	id          string // the id token in its canonical spelling, so that == compares type and value; "" if none or null
-	idAt, idEnd int    // where the id stands in raw as it was spelt; equal if there is none
+	id          string // the id token, spelt as idToken does, so that == compares type and value; "" if none or null
+	idAt, idEnd int    // where the id stands in raw as it came; equal if there is none
 	method      string
 	failed      bool   // a response that carries error, not result
 	as          string // when not "", what is written in place of raw[idAt:idEnd]
@@ -53,7 +52,7 @@ type message struct {
 	charge      charge // what it holds of the memory budget
 }
 
-// A badMessage says why a text is no message: -32700 where it is not JSON, -32600 where it is.
+// A badMessage says why a text is no message: code is -32700 where it is not JSON, -32600 where it is.
 type badMessage struct {
 	code int
 	id   string // of the request that it was meant to be; "" if that cannot be told
@@ -62,55 +61,8 @@ type badMessage struct {
 
 func (e *badMessage) Error() string { return e.text }
 
-// A field is one member of the envelope; several make a set.
-type field uint8
-
-const (
-	hasVersion field = 1 << iota
-	hasID
-	hasMethod
-	hasParams
-	hasResult
-	hasError
-	ambiguous
-)
-
-// fieldOf names the envelope member that key, a string token, stands for; 0 if none.
-func fieldOf(key []byte) field {
-	switch string(key) {
-	case `"jsonrpc"`:
-		return hasVersion
-	case `"id"`:
-		return hasID
-	case `"method"`:
-		return hasMethod
-	case `"params"`:
-		return hasParams
-	case `"result"`:
-		return hasResult
-	case `"error"`:
-		return hasError
-	}
-	for _, name := range [...]string{"jsonrpc", "id", "method", "params", "result", "error"} {
-		if _, alike := sameName(key, name); alike {
-			return ambiguous
-		}
-	}
-	return 0
-}
-
-// sameName compares key, a string token, with a name: same is JSON's answer, alike that of a parser that
-// ignores case, as Go's does.
-func sameName(key []byte, name string) (same, alike bool) {
-	key = key[1 : len(key)-1]
-	if string(key) == name {
-		return true, true
-	}
-	if bytes.IndexByte(key, '\\') >= 0 {
-		s, _ := unquote([]byte(`"` + string(key) + `"`))
-		return s == name, strings.EqualFold(s, name)
-	}
-	return false, bytes.EqualFold(key, []byte(name))
+func notJSON(at int, id string) error {
+	return &badMessage{-32700, id, fmt.Sprintf("not valid JSON, or nested more than %d deep, at byte %d", maxDepth, at)}
 }
 
 // scan reads one message, which may have white space around it, and keeps a part of line as its raw. Its
@@ -119,133 +71,104 @@ func sameName(key []byte, name string) (same, alike bool) {
 func scan(line []byte) (message, error) {
 	m, err := scanEnvelope(line)
 	if err == nil && !utf8.Valid(line) {
-		err = &badMessage{-32700, m.id, "the message is not valid UTF-8"}
+		return message{}, &badMessage{-32700, "", "the message is not valid UTF-8"}
 	}
 	return m, err
 }
 
-// scanEnvelope is scan for a text that is known to be UTF-8.
+// scanEnvelope is scan without the check for UTF-8.
 func scanEnvelope(b []byte) (message, error) {
+	const version, id, method, params, result, failure = 0, 1, 2, 3, 4, 5
 	var (
-		m       message
-		seen    field
-		trouble string
+		m     message
+		token [6][]byte // the members of the envelope
+		odd   bool
 	)
 	start := skipSpace(b, 0)
-	if at(b, start) != '{' {
-		if end := skipText(b); end < 0 {
-			return m, notJSON(^end, "")
-		}
-		return m, &badMessage{-32600, "", "the message is not an object"}
-	}
-	end := members(b, start, 1, func(key []byte, from, to int) {
-		val, f, ok := b[from:to], fieldOf(key), true
-		if f == ambiguous || seen&f != 0 {
-			trouble, m.id = "an envelope member is repeated, or not spelt plainly", ""
-			return
-		}
-		seen |= f
-		switch f {
-		case hasVersion:
-			ok = string(val) == `"2.0"`
-		case hasID:
-			m.idAt, m.idEnd = from-start, to-start
-			if string(val) != "null" {
-				m.id, ok = idToken(val)
+	end := each(b, func(key []byte, from, to int) {
+		for i, name := range [...]string{"jsonrpc", "id", "method", "params", "result", "error"} {
+			same, alike := sameName(key, name)
+			odd = odd || alike && (!same || token[i] != nil)
+			if same {
+				token[i] = b[from:to]
 			}
-		case hasMethod:
-			m.method, ok = methodName(val)
-		case hasParams: // null is not allowed, but is common and harmless
-			ok = val[0] == '{' || val[0] == '[' || val[0] == 'n'
-		case hasError:
-			ok = val[0] == '{'
-		}
-		if !ok && trouble == "" {
-			trouble = "the value of " + string(key) + " is not what JSON-RPC 2.0 allows"
+			if same && i == id {
+				m.idAt, m.idEnd = from-start, to-start
+			}
 		}
 	})
-	id := m.id
-	if seen&(hasResult|hasError) != 0 {
-		id = "" // an answer: the id is the other side's
-	}
-	if end >= 0 {
-		m.raw = b[start:end:end]
-		if end = skipSpace(b, end); end != len(b) {
-			end = ^end
+
+	var idOK, methodOK bool
+	m.id, idOK = idToken(token[id])
+	m.method, methodOK = methodName(token[method])
+	m.failed = token[failure] != nil
+	outcomes := 0
+	for _, t := range [...][]byte{token[method], token[result], token[failure]} {
+		if t != nil {
+			outcomes++
 		}
 	}
-	if end < 0 {
-		if seen&hasMethod == 0 || trouble != "" {
-			id = ""
-		}
-		return message{}, notJSON(^end, id)
+	asked := m.id // an answer's id is the other side's, and of no use to this one
+	if odd || token[result] != nil || m.failed || end < 0 && !methodOK {
+		asked = ""
 	}
-	switch outcome := seen & (hasMethod | hasResult | hasError); {
-	case trouble != "":
-	case seen&hasVersion == 0:
-		trouble = `the member "jsonrpc" is missing`
-	case outcome == hasMethod && seen&hasID == 0:
-		m.kind = notification
-	case outcome == hasMethod && m.id != "":
-		m.kind = request
-	case outcome == hasResult && m.id != "", outcome == hasError:
-		m.kind, m.failed = response, outcome == hasError
-	case outcome == hasMethod, outcome == hasResult:
-		trouble = "the id is missing or null"
-	default:
+	var trouble string
+	switch {
+	case end < 0:
+		return message{}, notJSON(^end, asked)
+	case b[start] != '{':
+		trouble = "the message is not an object"
+	case odd:
+		trouble = "a member of the envelope is there twice, or in another case"
+	case string(token[version]) != `"2.0"`:
+		trouble = `the member "jsonrpc" is not "2.0"`
+	case outcomes != 1:
 		trouble = "the message needs exactly one of method, result and error"
+	case m.failed && token[failure][0] != '{':
+		trouble = "the error is not an object"
+	case m.failed && (idOK || token[id] == nil || token[id][0] == 'n'), token[result] != nil && idOK:
+		m.kind = response
+	case token[method] != nil && !methodOK:
+		trouble = "the method is not a string of reasonable length"
+	case token[params] != nil && bytes.IndexByte([]byte("{[n"), token[params][0]) < 0: // null is common, and harmless
+		trouble = "the params are neither object nor array"
+	case methodOK && token[id] == nil:
+		m.kind = notification
+	case methodOK && idOK:
+		m.kind = request
+	default:
+		trouble = "the id is not a string or integer of reasonable length"
 	}
 	if trouble != "" {
-		return message{}, &badMessage{-32600, id, trouble}
+		return message{}, &badMessage{-32600, asked, trouble}
 	}
+	m.raw = bytes.TrimRight(b[start:end:end], " \t\r\n")
 	return m, nil
 }
 
-func notJSON(at int, id string) error {
-	return &badMessage{-32700, id, fmt.Sprintf("not valid JSON, or nested more than %d deep, at byte %d", maxDepth, at)}
-}
-
-// idToken returns the canonical spelling of an id token. Ids are strings or integers (MCP, base protocol,
-// Requests) of at most maxToken bytes; false for anything else.
+// idToken returns the one spelling of an id that stands for all. Ids are strings or integers (MCP, base
+// protocol, Requests); false for anything else, and for more than maxToken bytes.
 func idToken(token []byte) (string, bool) {
-	switch {
-	case len(token) == 0 || len(token) > maxToken:
+	if len(token) == 0 || len(token) > maxToken || token[0] != '"' && len(bytes.Trim(token, "-0123456789")) > 0 {
 		return "", false
-	case token[0] != '"':
-		if string(token) == "-0" {
-			return "0", true
-		}
-		return string(token), (token[0] == '-' || token[0]-'0' < 10) && !bytes.ContainsAny(token, ".eE")
-	case !bytes.ContainsAny(token, `\<>&`) && !slices.ContainsFunc(token, func(c byte) bool { return c > '~' }):
+	}
+	if bytes.IndexByte(token, '\\') < 0 {
 		return string(token), true
 	}
-	// What encoding/json would escape has more than one spelling: its own is the canonical one.
 	s, ok := unquote(token)
+	if skipPlain([]byte(s), 0) == len(s) {
+		return `"` + s + `"`, ok
+	}
 	canonical, _ := json.Marshal(s)
 	return string(canonical), ok
 }
 
 // methodName decodes a method; the frequent ones cost no allocation.
 func methodName(token []byte) (string, bool) {
-	switch string(token) {
-	case `"tools/call"`:
-		return "tools/call", true
-	case `"notifications/progress"`:
-		return "notifications/progress", true
-	case `"notifications/message"`:
-		return "notifications/message", true
-	case `"notifications/cancelled"`:
-		return "notifications/cancelled", true
-	case `"ping"`:
-		return "ping", true
-	case `"tools/list"`:
-		return "tools/list", true
-	case `"resources/read"`:
-		return "resources/read", true
-	case `"prompts/get"`:
-		return "prompts/get", true
-	case `"completion/complete"`:
-		return "completion/complete", true
+	for _, s := range [...]string{`"tools/call"`, `"notifications/progress"`, `"notifications/message"`, `"ping"`, `"tools/list"`} {
+		if string(token) == s {
+			return s[1 : len(s)-1], true
+		}
 	}
 	if len(token) > maxToken {
 		return "", false
@@ -253,27 +176,37 @@ func methodName(token []byte) (string, bool) {
 	return unquote(token)
 }
 
-// unquote decodes a JSON string token; false if it is none.
-func unquote(token []byte) (string, bool) {
-	if skipString(token, 0) != len(token) {
+// unquote decodes a string token; false if it is none.
+func unquote(token []byte) (s string, ok bool) {
+	if len(token) < 2 || token[0] != '"' {
 		return "", false
 	}
 	if bytes.IndexByte(token, '\\') < 0 {
 		return string(token[1 : len(token)-1]), true
 	}
-	var s string
-	err := json.Unmarshal(token, &s)
-	return s, err == nil
+	return s, json.Unmarshal(token, &s) == nil
+}
+
+// sameName compares a key, as a token, with a name: same is JSON's answer, alike that of a parser that ignores
+// case, as Go's does.
+func sameName(key []byte, name string) (same, alike bool) {
+	if len(key) == len(name)+2 && string(key[1:len(key)-1]) == name {
+		return true, true
+	}
+	if c := at(key, 1); c < utf8.RuneSelf && c != '\\' && c|0x20 != name[0]|0x20 {
+		return false, false
+	}
+	s, _ := unquote(key)
+	return s == name, strings.EqualFold(s, name)
 }
 
 // peek returns the token that path leads to through objects, without decoding anything; nil if there is
-// none, or if a name on the way is there twice or differs from another only in case: whoever decides by
-// what peek returns must not decide by another value than the one a server takes.
+// none, or two that are alike: who decides by peek must not see another value than the server does.
 func peek(raw []byte, path ...string) []byte {
 	for _, name := range path {
 		var found []byte
-		var n int
-		end := members(raw, skipSpace(raw, 0), 1, func(key []byte, from, to int) {
+		n := 0
+		end := each(raw, func(key []byte, from, to int) {
 			same, alike := sameName(key, name)
 			if same {
 				found = raw[from:to:to]
@@ -282,18 +215,30 @@ func peek(raw []byte, path ...string) []byte {
 				n++
 			}
 		})
-		if end < 0 || n != 1 || found == nil {
+		if raw = found; end < 0 || n != 1 {
 			return nil
 		}
-		raw = found
 	}
 	return raw
 }
 
-// The functions that follow step over one part of a JSON text (RFC 8259) that begins at b[i] and return
-// the index after it. Where the text is not valid they return ^j, which is negative, with the offending index j.
+// each steps over the value that b is, with white space around it, and calls f with each key token (nil in an
+// array) and where its value stands. It returns len(b), or what the skip functions return for an error.
+func each(b []byte, f func(key []byte, from, to int)) int {
+	i := skipValue(b, skipSpace(b, 0), 0, f)
+	if i < 0 {
+		return i
+	}
+	if i = skipSpace(b, i); i < len(b) {
+		return ^i
+	}
+	return i
+}
 
-// at is b[i], and NUL past the end, which is valid nowhere.
+// The skip functions step over one part of a JSON text (RFC 8259) that begins at b[i], and return the index
+// after it. Where the text is not valid they return ^j, which is negative: j is the index of the offence.
+
+// at is b[i]; past the end it is NUL, which is valid nowhere.
 func at(b []byte, i int) byte {
 	if i < len(b) {
 		return b[i]
@@ -308,65 +253,54 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// skipText steps over a value with white space around it that is all of b.
-func skipText(b []byte) int {
-	end := skipValue(b, skipSpace(b, 0), 0)
-	if end < 0 {
-		return end
-	}
-	if end = skipSpace(b, end); end != len(b) {
-		return ^end
-	}
-	return end
-}
-
-// skipValue steps over a value that depth arrays and objects enclose.
-func skipValue(b []byte, i, depth int) int {
-	switch c := at(b, i); c {
+// skipValue steps over a value within depth arrays and objects; f, unless nil, is for each.
+func skipValue(b []byte, i, depth int, f func(key []byte, from, to int)) int {
+	switch at(b, i) {
 	case '"':
 		return skipString(b, i)
-	case '{':
-		return members(b, i, depth+1, nil)
-	case '[':
-		return elements(b, i, depth+1, nil)
-	case 't':
-		return skipWord(b, i, "true")
-	case 'f':
-		return skipWord(b, i, "false")
-	case 'n':
-		return skipWord(b, i, "null")
+	case '{', '[':
+		return skipNested(b, i, depth+1, f)
+	case 't', 'f', 'n':
+		for _, word := range [...]string{"true", "false", "null"} {
+			if len(b)-i >= len(word) && string(b[i:i+len(word)]) == word {
+				return i + len(word)
+			}
+		}
+		return ^i
 	}
 	return skipNumber(b, i)
 }
 
-// members steps over an object, itself the depth-th, and calls f, unless nil, with each key token and
-// where its value stands.
-func members(b []byte, i, depth int, f func(key []byte, from, to int)) int {
-	if at(b, i) != '{' || depth > maxDepth {
+func skipNested(b []byte, i, depth int, f func(key []byte, from, to int)) int {
+	if depth > maxDepth {
 		return ^i
 	}
-	if i = skipSpace(b, i+1); at(b, i) == '}' {
+	object, closing := b[i] == '{', b[i]+2
+	if i = skipSpace(b, i+1); at(b, i) == closing {
 		return i + 1
 	}
 	for {
-		key := i
-		if i = skipString(b, i); i < 0 {
-			return i
+		var key []byte
+		if object {
+			end := skipString(b, i)
+			if end < 0 {
+				return end
+			}
+			key = b[i:end]
+			if i = skipSpace(b, end); at(b, i) != ':' {
+				return ^i
+			}
+			i = skipSpace(b, i+1)
 		}
-		keyEnd := i
-		if i = skipSpace(b, i); at(b, i) != ':' {
-			return ^i
-		}
-		from := skipSpace(b, i+1)
-		if i = skipValue(b, from, depth); i < 0 {
-			return i
+		end := skipValue(b, i, depth, nil)
+		if end < 0 {
+			return end
 		}
 		if f != nil {
-			f(b[key:keyEnd], from, i)
+			f(key, i, end)
 		}
-		i = skipSpace(b, i)
-		switch at(b, i) {
-		case '}':
+		switch i = skipSpace(b, end); at(b, i) {
+		case closing:
 			return i + 1
 		case ',':
 			i = skipSpace(b, i+1)
@@ -374,68 +308,29 @@ func members(b []byte, i, depth int, f func(key []byte, from, to int)) int {
 			return ^i
 		}
 	}
-}
-
-// elements is members for an array.
-func elements(b []byte, i, depth int, f func(from, to int)) int {
-	if at(b, i) != '[' || depth > maxDepth {
-		return ^i
-	}
-	if i = skipSpace(b, i+1); at(b, i) == ']' {
-		return i + 1
-	}
-	for {
-		from := i
-		if i = skipValue(b, i, depth); i < 0 {
-			return i
-		}
-		if f != nil {
-			f(from, i)
-		}
-		i = skipSpace(b, i)
-		switch at(b, i) {
-		case ']':
-			return i + 1
-		case ',':
-			i = skipSpace(b, i+1)
-		default:
-			return ^i
-		}
-	}
-}
-
-func skipWord(b []byte, i int, word string) int {
-	if !bytes.HasPrefix(b[i:], []byte(word)) {
-		return ^i
-	}
-	return i + len(word)
 }
 
 func skipNumber(b []byte, i int) int {
 	if at(b, i) == '-' {
 		i++
 	}
-	end := i + 1
-	if at(b, i) != '0' {
-		if end = skipDigits(b, i); end == i {
-			return ^i
-		}
+	end := skipDigits(b, i)
+	if at(b, i) == '0' {
+		end = i + 1
 	}
-	i = end
-	if at(b, i) == '.' {
-		if end = skipDigits(b, i+1); end == i+1 {
-			return ^end
-		}
-		i = end
+	if end > i && at(b, end) == '.' {
+		i = end + 1
+		end = skipDigits(b, i)
 	}
-	if at(b, i)|0x20 == 'e' {
-		i++
+	if end > i && at(b, end)|0x20 == 'e' {
+		i = end + 1
 		if c := at(b, i); c == '+' || c == '-' {
 			i++
 		}
-		if end = skipDigits(b, i); end == i {
-			return ^end
-		}
+		end = skipDigits(b, i)
+	}
+	if end == i {
+		return ^i
 	}
 	return end
 }
@@ -453,31 +348,28 @@ func skipString(b []byte, i int) int {
 	}
 	for i++; ; {
 		i = skipPlain(b, i)
-		switch at(b, i) {
-		case '"':
+		switch {
+		case at(b, i) == '"':
 			return i + 1
-		case '\\':
-			switch at(b, i+1) {
-			case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-				i += 2
-			case 'u':
-				for end := i + 6; i < end; i++ { // the first two are known
-					if c := at(b, i); i >= end-4 && c-'0' >= 10 && (c|0x20)-'a' >= 6 {
-						return ^i
-					}
-				}
-			default:
-				return ^i
-			}
-		default:
+		case at(b, i) != '\\':
 			return ^i
+		case at(b, i+1) == 'u':
+			for end := i + 6; i < end; i++ {
+				if c := at(b, i); i >= end-4 && c-'0' >= 10 && (c|0x20)-'a' >= 6 {
+					return ^i
+				}
+			}
+		case strings.IndexByte(`"\/bfnrt`, at(b, i+1)) < 0:
+			return ^i
+		default:
+			i += 2
 		}
 	}
 }
 
-// skipPlain steps over the bytes of a string that mean themselves, eight at a time: a byte of stop has
-// its high bit set where x has a control character, a quote or a backslash. Lower bytes are exact; a
-// borrow can spoil only what follows the first hit.
+// skipPlain steps over the bytes of a string that mean themselves, eight at a time: a byte of stop has its
+// high bit set where x has a control character, a quote or a backslash. A borrow spoils only what follows
+// the first of them.
 func skipPlain(b []byte, i int) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for len(b)-i >= 8 {
@@ -497,30 +389,26 @@ func skipPlain(b []byte, i int) int {
 // isBatch says whether text, if it is JSON at all, is an array.
 func isBatch(text []byte) bool { return at(text, skipSpace(text, 0)) == '[' }
 
-// scanBatch splits an array into its messages (MCP 2025-03-26, base protocol, Batching). Elements that are no
-// message are left out and reported in bad; err is for the array as a whole: it is not valid, empty, or
-// has more than maxBatch elements. All are *badMessage.
+// scanBatch splits an array into its messages (MCP 2025-03-26, base protocol, Batching). bad has an error for
+// each element that is none; err is for the whole: not valid, empty, or more than maxBatch elements. All
+// are *badMessage.
 func scanBatch(text []byte) (msgs []message, bad []error, err error) {
-	if end := skipText(text); end < 0 {
-		return nil, nil, notJSON(^end, "")
-	}
-	if !utf8.Valid(text) {
-		return nil, nil, &badMessage{-32700, "", "the batch is not valid UTF-8"}
-	}
 	n := 0
-	elements(text, skipSpace(text, 0), 1, func(from, to int) {
+	end := each(text, func(key []byte, from, to int) {
 		if n++; n > maxBatch {
 			return
 		}
-		m, err := scanEnvelope(text[from:to])
-		if err != nil {
+		if m, err := scan(text[from:to]); err != nil {
 			bad = append(bad, err)
-			return
+		} else {
+			msgs = append(msgs, m)
 		}
-		msgs = append(msgs, m)
 	})
+	if end < 0 {
+		return nil, nil, notJSON(^end, "")
+	}
 	if n == 0 || n > maxBatch {
-		return nil, nil, &badMessage{-32600, "", fmt.Sprintf("a batch is an array of 1 to %d messages", maxBatch)}
+		return nil, nil, &badMessage{-32600, "", fmt.Sprintf("a batch has 1 to %d messages", maxBatch)}
 	}
 	return msgs, bad, nil
 }
@@ -528,43 +416,40 @@ func scanBatch(text []byte) (msgs []message, bad []error, err error) {
 // scanBody splits a body from a server into its messages: one object, or a batch in order. It owns body:
 // newlines and carriage returns between tokens become spaces, so that every raw is one line, and bytes that
 // are not UTF-8 become question marks (servers do send them, inside strings). Of a batch, messages are
-// returned also when others in it are bad. The charge of body belongs to the last of its messages.
-func scanBody(body []byte) ([]message, error) {
+// returned also when others in it are bad. What body was charged belongs to the last of its messages.
+func scanBody(body []byte) (msgs []message, err error) {
 	for i, n := 0, 0; i < len(body) && (i > 0 || !utf8.Valid(body)); i += n {
 		var r rune
 		if r, n = utf8.DecodeRune(body[i:]); r == utf8.RuneError && n == 1 {
 			body[i] = '?'
 		}
 	}
-	var msgs []message
-	var err error
 	if isBatch(body) {
 		var bad []error
 		if msgs, bad, err = scanBatch(body); len(bad) > 0 {
 			err = bad[0]
 		}
+	} else if m, bad := scanEnvelope(body); bad != nil {
+		err = bad
 	} else {
-		var m message
-		if m, err = scanEnvelope(body); err == nil {
-			msgs = []message{m}
-		}
+		msgs = []message{m}
 	}
-	// In valid JSON a raw newline can only stand between tokens.
-	for _, c := range []byte("\n\r") {
-		for i := bytes.IndexByte(body, c); i >= 0; {
-			body[i] = ' '
-			n := bytes.IndexByte(body[i:], c)
-			i += n
+	for _, c := range []byte("\n\r") { // valid JSON has them raw only between tokens
+		for rest := body; ; {
+			i := bytes.IndexByte(rest, c)
+			if i < 0 {
+				break
+			}
+			rest[i] = ' '
+			rest = rest[i+1:]
 		}
 	}
 	return msgs, err
 }
 
-// withID returns m as it is written with another id token, whether it had one or not; raw is shared, not
-// copied.
+// withID returns m as it is written with another id token, whether it has one or not; raw is shared.
 func (m message) withID(id string) message {
-	m.as = id
-	if m.idAt == m.idEnd {
+	if m.as = id; m.idAt == m.idEnd {
 		m.idAt, m.idEnd, m.as = 1, 1, `"id":`+id+","
 	}
 	return m
@@ -598,15 +483,17 @@ func (m message) writeLine(w *bufio.Writer) error {
 	return w.WriteByte('\n') // a bufio.Writer keeps its first error
 }
 
-// newRequest makes a request with an id token; params may be nil, and are one line of JSON.
+// newRequest makes a request with an id token; params may be nil, and are valid JSON on one line.
 func newRequest(id, method string, params json.RawMessage) message {
 	return compose(message{kind: request, id: id, method: method}, "params", params)
 }
 
+// newNotification makes a notification; params as with newRequest.
 func newNotification(method string, params json.RawMessage) message {
 	return compose(message{kind: notification, method: method}, "params", params)
 }
 
+// newResult makes a response that succeeded.
 func newResult(id string, result json.RawMessage) message {
 	return compose(message{kind: response, id: id}, "result", result)
 }
@@ -638,13 +525,10 @@ func errorReply(id string, code int, text string, data *errorData) message {
 func compose(m message, name string, value []byte) message {
 	b := []byte(`{"jsonrpc":"2.0"`)
 	if m.kind != notification {
-		id := m.id
-		if id == "" {
-			id = "null"
-		}
 		b = append(b, `,"id":`...)
-		m.idAt, m.idEnd = len(b), len(b)+len(id)
-		b = append(b, id...)
+		m.idAt = len(b)
+		b = append(b, cmp.Or(m.id, "null")...)
+		m.idEnd = len(b)
 	}
 	if m.method != "" {
 		b = append(b, `,"method":"`+m.method+`"`...)
@@ -662,88 +546,65 @@ type charge struct {
 	reserve bool
 }
 
-// A budget bounds, in bytes, what is held, in flight and being assembled. Beyond its limit there is a
-// reserve, for one charge at a time, so that at most limit plus one message of maximum size is held.
+// A budget bounds, in bytes, what is held, in flight and being assembled.
+//
+// Urgent charges are the server's. They stop at three quarters of the limit, so that a flood of theirs leaves
+// the client room to speak; but one at a time may go over the limit, into a reserve of one message of
+// maximum size, so that something can always move. That is all that is ever held.
 type budget struct {
 	limit int
 
 	// The readers of stdin and of every response charge from goroutines of their own, for bytes that the
 	// loop does not know yet: asking the loop would cost two wake-ups a message, and stop where the loop
-	// itself is held up. Nothing is done under the lock but counting.
+	// itself is held up. Only counting is done under the lock.
 	mu       sync.Mutex
 	used     int
-	reserved bool     // somebody holds the reserve
-	waiting  []*claim // first come, first served
-}
-
-type claim struct {
-	bytes   int
-	urgent  bool
-	reserve bool          // set before granted is closed
-	granted chan struct{} // closed by settle
+	reserved bool          // a charge has the reserve
+	freed    chan struct{} // closed by the next free; nil if nobody waits
 }
 
 func newBudget(limit, maxMessage int) *budget { return &budget{limit: max(limit, maxMessage)} }
 
-// grow adds n bytes to c, waiting until they fit; its only error is the context's. A charge must not come
-// to more than one message of maximum size. An urgent charge (one from the server) may use the reserve,
-// so that something can always move.
+// grow adds n bytes to c, which stays within one message of maximum size, waiting until they fit. Its only
+// error is the context's.
 func (b *budget) grow(ctx context.Context, c *charge, n int, urgent bool) error {
-	b.mu.Lock()
-	if c.reserve || len(b.waiting) == 0 && b.used+n <= b.limit {
-		b.used += n
-		b.mu.Unlock()
-		c.bytes += n
-		return nil
-	}
-	w := &claim{bytes: n, urgent: urgent, granted: make(chan struct{})}
-	b.waiting = append(b.waiting, w)
-	b.settle()
-	b.mu.Unlock()
-	select {
-	case <-w.granted:
-	case <-ctx.Done():
+	for {
 		b.mu.Lock()
-		i := slices.Index(b.waiting, w)
-		if i >= 0 {
-			b.waiting = slices.Delete(b.waiting, i, i+1)
-			b.settle()
+		limit := b.limit
+		if urgent {
+			limit -= limit / 4
 		}
+		if b.used+n > limit && urgent && !b.reserved {
+			b.reserved, c.reserve = true, true
+		}
+		if b.used+n <= limit || c.reserve {
+			b.used += n
+			c.bytes += n
+			b.mu.Unlock()
+			return nil
+		}
+		if b.freed == nil {
+			b.freed = make(chan struct{})
+		}
+		freed := b.freed
 		b.mu.Unlock()
-		if i >= 0 {
+		select {
+		case <-freed:
+		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-	c.bytes += n
-	c.reserve = w.reserve
-	return nil
 }
 
-// free returns what c holds. It must be called once per charge.
+// free returns what c holds. It is called once per charge.
 func (b *budget) free(c charge) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.used -= c.bytes
-	if c.reserve {
-		b.reserved = false
-	}
-	b.settle()
-}
-
-// settle grants what can be granted.
-func (b *budget) settle() {
-	for i := 0; i < len(b.waiting); {
-		w := b.waiting[i]
-		fits := i == 0 && b.used+w.bytes <= b.limit
-		w.reserve = !fits && w.urgent && !b.reserved
-		if !fits && !w.reserve {
-			i++
-			continue
-		}
-		b.reserved = b.reserved || w.reserve
-		b.used += w.bytes
-		close(w.granted)
-		b.waiting = slices.Delete(b.waiting, i, i+1)
+	b.reserved = b.reserved && !c.reserve
+	if b.freed != nil {
+		close(b.freed)
+		b.freed = nil
 	}
 }
 
@@ -776,7 +637,7 @@ func newLineReader(r io.Reader, max int, mem *budget) *lineReader {
 func (l *lineReader) more() bool { return bytes.IndexByte(l.buf[l.seen:l.to], '\n') >= 0 }
 
 // next returns the next line that is not blank, without its end, and what it has been charged. For a line
-// of more than max bytes it returns errTooLarge and the first maxHead bytes, once the rest has been read
+// of more than max bytes it returns errTooLarge and the first bytes, once the rest has been read
 // and dropped, and can be called again. Other errors are the context's and the reader's, io.EOF at the end.
 func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error) {
 	pieces, held := make([][]byte, 0, 1), 0
@@ -789,7 +650,7 @@ func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error
 		if held > l.max {
 			if line == nil {
 				first := append(pieces, part)[0]
-				line = bytes.Clone(first[:min(len(first), maxHead)])
+				line = bytes.Clone(first[:min(len(first), linePiece)])
 			}
 			l.mem.free(c)
 			pieces, c = nil, charge{}
@@ -846,54 +707,46 @@ func (l *lineReader) piece() (part []byte, whole bool, err error) {
 // readAll reads one message body of at most max bytes, growing in pieces, charged to mem as urgent. size is
 // the announced length, -1 if unknown; no more than lastPiece is held on its word alone. More than max
 // is errTooLarge; other errors are the context's and the reader's.
-func readAll(ctx context.Context, r io.Reader, size int64, max int, mem *budget) (_ []byte, c charge, err error) {
-	if size > int64(max) {
-		return nil, charge{}, errTooLarge
-	}
+func readAll(ctx context.Context, r io.Reader, size int64, max int, mem *budget) (body []byte, c charge, err error) {
 	defer func() {
-		if err != nil {
-			mem.free(c)
-			c = charge{}
+		held := c
+		if c = (charge{len(body), c.reserve && err == nil}); err == nil {
+			held = charge{bytes: held.bytes - c.bytes}
 		}
+		mem.free(held)
 	}()
-	n := min(firstPiece, max+1)
+	if size > int64(max) {
+		return nil, c, errTooLarge
+	}
+	n := firstPiece
 	if size >= 0 {
 		n = min(int(size)+1, lastPiece) // one more, in which the end of the stream can show
 	}
-	if err := mem.grow(ctx, &c, n, true); err != nil {
-		return nil, c, err
-	}
-	buf := make([]byte, 0, n)
-	pieces, held := [][]byte(nil), 0 // the pieces before buf, and the bytes in them
-	for {
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		switch total := held + len(buf); {
-		case total > max:
-			return nil, c, errTooLarge
-		case err == io.EOF:
-			if held > 0 || cap(buf) > 2*len(buf) {
-				buf = slices.Concat(append(pieces, buf)...)
-			}
-			mem.free(charge{bytes: c.bytes - cap(buf)})
-			c.bytes = cap(buf)
+	var pieces [][]byte
+	for held := 0; held <= max; n = min(4*n, lastPiece, max+1-held) {
+		var buf []byte
+		if held > 0 && int64(held) <= size { // enough has come to believe in the rest
+			n, buf, pieces = int(size)+1, pieces[0], nil
+		}
+		if err = mem.grow(ctx, &c, n-len(buf), true); err != nil {
+			return nil, c, err
+		}
+		buf = append(make([]byte, 0, n), buf...)
+		for len(buf) < n && err == nil {
+			var k int
+			k, err = r.Read(buf[len(buf):n])
+			buf = buf[:len(buf)+k]
+			held += k
+		}
+		switch pieces = append(pieces, buf); {
+		case held > max:
+		case err == io.EOF && len(pieces) == 1 && held > n/2:
 			return buf, c, nil
+		case err == io.EOF:
+			return slices.Concat(pieces...), c, nil
 		case err != nil:
 			return nil, c, err
-		case len(buf) < cap(buf):
-		case int64(total) <= size: // enough has come to believe in the rest
-			n = int(size) + 1
-			if err := mem.grow(ctx, &c, n-c.bytes, true); err != nil {
-				return nil, c, err
-			}
-			buf = append(make([]byte, 0, n), buf...)
-		default:
-			pieces, held = append(pieces, buf), total
-			n = min(4*cap(buf), lastPiece, max+1-held)
-			if err := mem.grow(ctx, &c, n, true); err != nil {
-				return nil, c, err
-			}
-			buf = make([]byte, 0, n)
 		}
 	}
+	return nil, c, errTooLarge
 }

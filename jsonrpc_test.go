@@ -1,67 +1,740 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
 )
 
-func FuzzScan(f *testing.F) {
-	for _, s := range []string{`{"jsonrpc":"2.0","id":1,"method":"ping"}`, `{"jsonrpc":"2.0","id":"a\u0062","result":{"a":[1,-2.5e+7,true,false,null,"\"\\x\n"]}}`, `[1,2`, `{"a":"\u12g4"}`} {
-		f.Add([]byte(s))
+func TestScan(t *testing.T) {
+	for _, test := range []struct {
+		line   string
+		kind   kind
+		id     string
+		method string
+		failed bool
+	}{
+		{`{"jsonrpc":"2.0","id":1,"method":"ping"}`, request, `1`, "ping", false},
+		{`{"method":"tools/call","params":{"a":[1,{}]},"jsonrpc":"2.0","id":"x"}`, request, `"x"`, "tools/call", false},
+		{" \t\r\n{ \"jsonrpc\" : \"2.0\" , \"id\" : -7 , \"method\" : \"a\" } \n", request, `-7`, "a", false},
+		{`{"jsonrpc":"2.0","id":12345678901234567890,"method":"m"}`, request, `12345678901234567890`, "m", false},
+		{`{"jsonrpc":"2.0","id":"a\u0062","method":"tools\/call"}`, request, `"ab"`, "tools/call", false},
+		{`{"json\u0072pc":"2.0","\u0069d":1,"m\u0065thod":"m"}`, request, `1`, "m", false},
+		{`{"jsonrpc":"2.0","id":"","method":""}`, request, `""`, "", false},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","params":null}`, request, `1`, "m", false},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","params":[]}`, request, `1`, "m", false},
+		{`{"jsonrpc":"2.0","method":"notifications/initialized"}`, notification, ``, "notifications/initialized", false},
+		{`{"jsonrpc":"2.0","id":"x","result":{}}`, response, `"x"`, "", false},
+		{`{"jsonrpc":"2.0","id":"x","result":null}`, response, `"x"`, "", false},
+		{`{"jsonrpc":"2.0","id":1,"error":{}}`, response, `1`, "", true},
+		{`{"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":""}}`, response, ``, "", true},
+		{`{"jsonrpc":"2.0","error":{"code":-1,"message":""}}`, response, ``, "", true},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","_meta":{},"x":"\ud83d\ude00 ü","param":1,"":2,"i\u0064x":3}`, request, `1`, "m", false},
+	} {
+		m, err := scan([]byte(test.line))
+		if err != nil || m.kind != test.kind || m.id != test.id || m.method != test.method || m.failed != test.failed {
+			t.Errorf("%s: %+v, %v", test.line, m, err)
+		}
+		if want := strings.Trim(test.line, " \t\r\n"); string(m.raw) != want {
+			t.Errorf("%s: raw %q", test.line, m.raw)
+		}
 	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		valid := json.Valid(b)
-		if got := skipText(b) >= 0; got != valid {
-			t.Fatalf("%q: valid %v, want %v", b, got, valid)
+}
+
+func TestScanRefused(t *testing.T) {
+	for _, test := range []struct {
+		line string
+		code int
+		id   string
+	}{
+		// no JSON
+		{``, -32700, ``},
+		{`ping`, -32700, ``},
+		{`{`, -32700, ``},
+		{`{"jsonrpc":"2.0","id":1,"method":"m"`, -32700, `1`},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":tru}}`, -32700, `1`},
+		{`{"jsonrpc":"2.0","id":1,"params":{"a":tru},"method":"m"}`, -32700, ``}, // may be an answer
+		{`{"jsonrpc":"2.0","id":1,"result":{"a":tru},"method":"m"}`, -32700, ``},
+		{`{"jsonrpc":"2.0","id":1,"id":2,"method":"m",}`, -32700, ``},
+		{`{"jsonrpc":"2.0","id":1,"method":"m"} x`, -32700, `1`},
+		{`{"jsonrpc":"2.0","id":1,"method":"m"}{}`, -32700, `1`},
+		{"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"params\":{\"\xff\":1}}", -32700, ``},
+		{"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"\xc3\":1}", -32700, ``},
+		{"\ufeff" + `{"jsonrpc":"2.0","id":1,"method":"m"}`, -32700, ``},
+		{`{"jsonrpc":"2.0","id":01,"method":"m"}`, -32700, ``},
+		{`{"jsonrpc":"2.0","id":'1',"method":"m"}`, -32700, ``},
+		{`{jsonrpc:"2.0","id":1,"method":"m"}`, -32700, ``},
+
+		// no message
+		{`[]`, -32600, ``},
+		{`1`, -32600, ``},
+		{`null`, -32600, ``},
+		{`"x"`, -32600, ``},
+		{`{}`, -32600, ``},
+		{`{"id":1,"method":"m"}`, -32600, `1`},
+		{`{"jsonrpc":2.0,"id":1,"method":"m"}`, -32600, `1`},
+		{`{"jsonrpc":"2.1","id":1,"method":"m"}`, -32600, `1`},
+		{`{"jsonrpc":"2.0","id":1}`, -32600, `1`},
+		{`{"jsonrpc":"2.0","id":1,"method":1}`, -32600, `1`},
+		{`{"jsonrpc":"2.0","id":1,"method":null}`, -32600, `1`},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","params":"x"}`, -32600, `1`},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","params":1}`, -32600, `1`},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","params":false}`, -32600, `1`},
+
+		// odd ids
+		{`{"jsonrpc":"2.0","id":null,"method":"m"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1.0,"method":"m"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1e2,"method":"m"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":true,"method":"m"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":{},"method":"m"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":[1],"method":"m"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1.5,"error":{}}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":null,"result":{}}`, -32600, ``},
+		{`{"jsonrpc":"2.0","result":{}}`, -32600, ``},
+
+		// two readings
+		{`{"jsonrpc":"2.0","id":1,"id":2,"method":"m"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","method":"n"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","Method":"n"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","param\u017f":{}}`, -32600, ``}, // a long s, which encoding/json folds
+		{"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"\\u0069d\":2}", -32600, ``},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","params":{},"params":{}}`, -32600, ``},
+		{`{"jsonrpc":"2.0","jsonrpc":"2.0","id":1,"method":"m"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1,"result":{},"error":{}}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","result":{}}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1,"method":"m","error":{}}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1,"result":{},"result":{}}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1,"error":"x"}`, -32600, ``},
+		{`{"jsonrpc":"2.0","id":1,"error":null}`, -32600, ``},
+	} {
+		m, err := scan([]byte(test.line))
+		var bad *badMessage
+		if !errors.As(err, &bad) || bad.code != test.code || bad.id != test.id || bad.text == "" {
+			t.Errorf("%s: %+v, %+v", test.line, m, err)
 		}
-		m, err := scan(b)
-		if err == nil && !(valid && utf8.Valid(b)) {
-			t.Fatalf("%q accepted", b)
+		if valid := json.Valid([]byte(test.line)) && utf8.ValidString(test.line); valid != (test.code == -32600) {
+			t.Errorf("%s: the test is wrong: encoding/json says %v", test.line, valid)
 		}
-		_ = m
+	}
+}
+
+func TestScanLimits(t *testing.T) {
+	nested := func(depth int) string { // the message and params are two of them
+		return `{"jsonrpc":"2.0","id":1,"method":"m","params":[` + strings.Repeat("[", depth-2) + strings.Repeat("]", depth-2) + `]}`
+	}
+	objects := func(depth int) string {
+		return `{"jsonrpc":"2.0","id":1,"method":"m","params":` + strings.Repeat(`{"a":`, depth-1) + "1" + strings.Repeat("}", depth-1) + `}`
+	}
+	id := func(n int) string { return `{"jsonrpc":"2.0","id":"` + strings.Repeat("i", n-2) + `","method":"m"}` }
+	number := func(n int) string { return `{"jsonrpc":"2.0","id":` + strings.Repeat("1", n) + `,"method":"m"}` }
+	method := func(n int) string { return `{"jsonrpc":"2.0","id":1,"method":"` + strings.Repeat("m", n-2) + `"}` }
+	for _, test := range []struct {
+		name  string
+		make  func(n int) string
+		limit int
+		code  int
+	}{
+		{"arrays", nested, maxDepth, -32700},
+		{"objects", objects, maxDepth, -32700},
+		{"id", id, maxToken, -32600},
+		{"number", number, maxToken, -32600},
+		{"method", method, maxToken, -32600},
+	} {
+		if _, err := scan([]byte(test.make(test.limit))); err != nil {
+			t.Errorf("%s at the limit: %v", test.name, err)
+		}
+		_, err := scan([]byte(test.make(test.limit + 1)))
+		var bad *badMessage
+		if !errors.As(err, &bad) || bad.code != test.code {
+			t.Errorf("%s one past the limit: %v", test.name, err)
+		}
+	}
+	// An attack: it must cost no stack, and no time.
+	for _, s := range []string{"[", `{"a":`, `[{"a":`} {
+		if _, err := scan(bytes.Repeat([]byte(s), 1<<20)); err == nil {
+			t.Errorf("a million %s accepted", s)
+		}
+	}
+}
+
+// Each byte that ends a plain run must be found at every offset of the eight that are looked at together.
+func TestSkipString(t *testing.T) {
+	for before := range 20 {
+		for after := range 20 {
+			for c := range 256 {
+				for _, prior := range []byte{'a', 0x80, 0xff, '!', '#', '[', ']'} {
+					b := []byte(`"` + strings.Repeat(string(rune('b')), before) + "x" + strings.Repeat("y", after) + `"`)
+					b[1+before] = byte(c)
+					if before > 0 {
+						b[before] = prior
+					}
+					if got, want := skipString(b, 0) == len(b), json.Valid(b); got != want {
+						t.Fatalf("%q: %v, encoding/json says %v", b, got, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestIDToken(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		same bool
+	}{
+		{`"a"`, `"\u0061"`, true},
+		{`"/"`, `"\/"`, true},
+		{`"a<b"`, `"a\u003cb"`, true},
+		{`"ü"`, `"\u00fc"`, true},
+		{`"😀"`, `"\ud83d\ude00"`, true},
+		{`"\n"`, `"\u000a"`, true},
+		{`"\""`, `"\u0022"`, true},
+		{`"\\"`, `"\u005C"`, true},
+		{"\"\u2028\"", `"\u2028"`, true},
+		{`1`, `"1"`, false},
+		{`1`, `2`, false},
+		{`"a"`, `"A"`, false},
+		{`9007199254740993`, `9007199254740992`, false},
+		{`""`, `" "`, false},
+	} {
+		a, aOK := idToken([]byte(test.a))
+		b, bOK := idToken([]byte(test.b))
+		if !aOK || !bOK || (a == b) != test.same {
+			t.Errorf("%s is %s, %s is %s", test.a, a, test.b, b)
+		}
+		var x, y any
+		if json.Unmarshal([]byte(a), &x) != nil || json.Unmarshal([]byte(test.a), &y) != nil || x != y {
+			t.Errorf("%s became %s", test.a, a)
+		}
+	}
+	for _, s := range []string{"", "null", "true", "1.0", "1e1", "-1E2", "{}", "[]"} {
+		if id, ok := idToken([]byte(s)); ok {
+			t.Errorf("%s is an id: %s", s, id)
+		}
+	}
+}
+
+func TestPeek(t *testing.T) {
+	for _, test := range []struct{ raw, path, want string }{
+		{`{"params":{"name":"x"}}`, "params.name", `"x"`},
+		{` { "params" : { "a" : [ { "name" : 1 } ] , "name" : { } } } `, "params.name", `{ }`},
+		{`{"params":{"name":"x"}}`, "params", `{"name":"x"}`},
+		{`{"params":{"name":null}}`, "params.name", `null`},
+		{`{"params":{"_meta":{"progressToken":7}}}`, "params._meta.progressToken", `7`},
+		{`{"params":{"a":{"name":"x"}}}`, "params.name", ``},
+		{`{"params":[{"name":"x"}]}`, "params.name", ``},
+		{`{"params":"name"}`, "params.name", ``},
+		{`{"params":{}}`, "params.name", ``},
+		{`{}`, "params.name", ``},
+		{`[]`, "params", ``},
+		{``, "params", ``},
+		{`{"params":{"name":"x"`, "params.name", ``},
+
+		// two readings
+		{`{"params":{"name":"safe","name":"danger"}}`, "params.name", ``},
+		{`{"params":{"name":"safe","Name":"danger"}}`, "params.name", ``},
+		{`{"params":{"Name":"danger"}}`, "params.name", ``},
+		{`{"params":{"n\u0061me":"x"}}`, "params.name", `"x"`},
+		{`{"params":{"name":"safe","n\u0061me":"danger"}}`, "params.name", ``},
+		{`{"params":{"name":"safe","\u006eame":"danger"}}`, "params.name", ``},
+		{`{"params":{"name":"safe"},"params":{"name":"danger"}}`, "params.name", ``},
+		{`{"tasks":1,"task\u017f":2}`, "tasks", ``},
+		{`{"k":1,"` + "\u212a" + `":2}`, "k", ``}, // the Kelvin sign, which encoding/json folds
+		{`{"name":1,"names":2,"nam":3,"":4}`, "name", `1`},
+	} {
+		if got := peek([]byte(test.raw), strings.Split(test.path, ".")...); string(got) != test.want {
+			t.Errorf("%s in %s: %s, want %s", test.path, test.raw, got, test.want)
+		}
+	}
+}
+
+func TestUnquote(t *testing.T) {
+	for _, test := range []struct {
+		token, want string
+		ok          bool
+	}{
+		{`"a b"`, "a b", true},
+		{`""`, "", true},
+		{`"\ud83d\ude00\t\/"`, "😀\t/", true},
+		{`"`, "", false},
+		{``, "", false},
+		{`1`, "", false},
+		{`null`, "", false},
+		{`{}`, "", false},
+		{`"\x"`, "", false},
+	} {
+		if got, ok := unquote([]byte(test.token)); got != test.want || ok != test.ok {
+			t.Errorf("%s: %q, %v", test.token, got, ok)
+		}
+	}
+}
+
+func TestWithID(t *testing.T) {
+	for _, test := range []struct{ line, id, want string }{
+		{`{"jsonrpc":"2.0","id":1,"method":"m"}`, ``, `{"jsonrpc":"2.0","id":1,"method":"m"}`},
+		{`{"jsonrpc":"2.0","id":1,"method":"m"}`, `"abc-1"`, `{"jsonrpc":"2.0","id":"abc-1","method":"m"}`},
+		{` {"id" : "\u0061" , "jsonrpc":"2.0","result":{"id":1}} `, `7`, `{"id" : 7 , "jsonrpc":"2.0","result":{"id":1}}`},
+		{`{"jsonrpc":"2.0","error":{},"id":null}`, `7`, `{"jsonrpc":"2.0","error":{},"id":7}`},
+		{`{"jsonrpc":"2.0","error":{}}`, `7`, `{"id":7,"jsonrpc":"2.0","error":{}}`},
+	} {
+		line := []byte(test.line)
+		m, err := scan(line)
+		if err != nil {
+			t.Fatal(test.line, err)
+		}
+		if test.id != "" {
+			m = m.withID(`"before"`).withID(test.id)
+		}
+		got, _ := io.ReadAll(m.body())
+		if string(got) != test.want || m.size() != len(test.want) {
+			t.Errorf("%s: %s, size %d", test.line, got, m.size())
+		}
+		var out bytes.Buffer
+		w := bufio.NewWriter(&out)
+		if err := m.writeLine(w); err != nil || w.Flush() != nil || out.String() != test.want+"\n" {
+			t.Errorf("%s: %q, %v", test.line, out.String(), err)
+		}
+		if string(line) != test.line {
+			t.Errorf("%s was changed", test.line)
+		}
+	}
+	w := bufio.NewWriterSize(iotest.TruncateWriter(nil, 0), 16)
+	_ = w // bufio's first error is what writeLine returns
+	failing := bufio.NewWriterSize(writerFunc(func([]byte) (int, error) { return 0, io.ErrClosedPipe }), 16)
+	m, _ := scan([]byte(`{"jsonrpc":"2.0","id":1,"method":"m"}`))
+	if err := m.withID("2").writeLine(failing); err != io.ErrClosedPipe {
+		t.Error(err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// What the bridge composes must look like what it would have scanned.
+func TestCompose(t *testing.T) {
+	for _, test := range []struct {
+		m    message
+		want string
+	}{
+		{newRequest(`"a-1"`, "ping", nil), `{"jsonrpc":"2.0","id":"a-1","method":"ping"}`},
+		{newRequest(`2`, "tools/list", json.RawMessage(`{"cursor":"x"}`)), `{"jsonrpc":"2.0","id":2,"method":"tools/list","params":{"cursor":"x"}}`},
+		{newNotification("notifications/initialized", nil), `{"jsonrpc":"2.0","method":"notifications/initialized"}`},
+		{newNotification("notifications/progress", json.RawMessage(`{}`)), `{"jsonrpc":"2.0","method":"notifications/progress","params":{}}`},
+		{newResult(`3`, json.RawMessage(`{}`)), `{"jsonrpc":"2.0","id":3,"result":{}}`},
+		{errorReply("", -32700, "a\nb \x1b", nil), `{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"a\nb \u001b"}}`},
+		{errorReply(`"x"`, -31002, "lost", &errorData{Reason: "outcome-unknown", MayHaveRun: true, Attempts: 1, ElapsedMs: 5, Server: "https://a.example", Cause: "reset"}),
+			`{"jsonrpc":"2.0","id":"x","error":{"code":-31002,"message":"lost","data":{"source":"mcp-redial","reason":"outcome-unknown","mayHaveRun":true,"attempts":1,"elapsedMs":5,"server":"https://a.example","cause":"reset"}}}`},
+	} {
+		scanned, err := scan([]byte(test.want))
+		if err != nil {
+			t.Fatal(test.want, err)
+		}
+		if diff := cmp.Diff(scanned, test.m, cmp.AllowUnexported(message{}, charge{})); diff != "" {
+			t.Errorf("%s: %s", test.want, diff)
+		}
+	}
+}
+
+func TestScanBody(t *testing.T) {
+	batch := func(n int) string {
+		return "[" + strings.TrimSuffix(strings.Repeat(`{"jsonrpc":"2.0","method":"m"},`, n), ",") + "]"
+	}
+	for _, test := range []struct {
+		body string
+		want []string
+		err  bool
+	}{
+		{`{"jsonrpc":"2.0","id":1,"result":{}}`, []string{`{"jsonrpc":"2.0","id":1,"result":{}}`}, false},
+		{"{\r\n  \"jsonrpc\": \"2.0\",\n  \"id\": 1,\r  \"result\": {\n\t\"a\": \"\\n\"\n  }\n}\n", []string{"{    \"jsonrpc\": \"2.0\",   \"id\": 1,   \"result\": { \t\"a\": \"\\n\"   } }"}, false},
+		{"[{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}},\n{\"jsonrpc\":\"2.0\",\n\"method\":\"m\"}]", []string{`{"jsonrpc":"2.0","id":1,"result":{}}`, `{"jsonrpc":"2.0", "method":"m"}`}, false},
+		{`[{"jsonrpc":"2.0","id":1,"result":{}},{},7,[],{"jsonrpc":"2.0","method":"m"}]`, []string{`{"jsonrpc":"2.0","id":1,"result":{}}`, `{"jsonrpc":"2.0","method":"m"}`}, true},
+		{"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"caf\xe9 \xff\xfe ü\"}", []string{"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"caf? ?? ü\"}"}, false},
+		{"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\xff", nil, true},
+		{`[]`, nil, true},
+		{``, nil, true},
+		{` `, nil, true},
+		{`[{"jsonrpc":"2.0","method":"m"}`, nil, true},
+		{`[{"jsonrpc":"2.0","method":"m"}] x`, nil, true},
+		{"<!doctype html>\n", nil, true},
+		{"{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"a\nb\"}", nil, true},
+		{batch(maxBatch + 1), nil, true},
+	} {
+		msgs, err := scanBody([]byte(test.body))
+		var got []string
+		for _, m := range msgs {
+			got = append(got, string(m.raw))
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" || (err != nil) != test.err {
+			t.Errorf("%.200q: %v %s", test.body, err, diff)
+		}
+	}
+	if msgs, err := scanBody([]byte(batch(maxBatch))); len(msgs) != maxBatch || err != nil {
+		t.Errorf("%d messages, %v", len(msgs), err)
+	}
+}
+
+func TestScanBatch(t *testing.T) {
+	msgs, bad, err := scanBatch([]byte(` [ {"jsonrpc":"2.0","id":1,"method":"a"}, {"jsonrpc":"2.0","id":2}, 3, {"jsonrpc":"2.0","method":"b"} ] `))
+	if err != nil || len(msgs) != 2 || msgs[0].method != "a" || msgs[1].method != "b" || len(bad) != 2 {
+		t.Fatal(msgs, bad, err)
+	}
+	for i, id := range []string{"2", ""} {
+		var e *badMessage
+		if !errors.As(bad[i], &e) || e.code != -32600 || e.id != id {
+			t.Errorf("%+v", bad[i])
+		}
+	}
+	for _, test := range []struct {
+		text string
+		code int
+	}{
+		{`[]`, -32600},
+		{`[1,]`, -32700},
+		{`[{"jsonrpc":"2.0","id":1,"method":"a"}`, -32700},
+		{`[{"jsonrpc":"2.0","id":1,"method":"a"}],`, -32700},
+	} {
+		msgs, bad, err := scanBatch([]byte(test.text))
+		var e *badMessage
+		if len(msgs)+len(bad) != 0 || !errors.As(err, &e) || e.code != test.code {
+			t.Errorf("%s: %v %v %+v", test.text, msgs, bad, err)
+		}
+	}
+	if !isBatch([]byte(" [")) || isBatch([]byte(" {[")) || isBatch(nil) {
+		t.Error("isBatch")
+	}
+}
+
+// chunks reads s in pieces of the given sizes, over and over.
+type chunks struct {
+	s     string
+	sizes []int
+	n     int
+}
+
+func (c *chunks) Read(b []byte) (int, error) {
+	if c.s == "" {
+		return 0, io.EOF
+	}
+	n := min(len(b), len(c.s), max(1, c.sizes[c.n%len(c.sizes)]))
+	c.n++
+	copy(b, c.s[:n])
+	c.s = c.s[n:]
+	return n, nil
+}
+
+// lines reads all of r, with what each line was charged.
+func lines(t testing.TB, r io.Reader, max int, mem *budget) (got []string) {
+	t.Helper()
+	l := newLineReader(r, max, mem)
+	for {
+		line, c, err := l.next(t.Context())
+		switch {
+		case err == io.EOF:
+			if mem.used != 0 {
+				t.Errorf("%d bytes are still charged", mem.used)
+			}
+			return got
+		case err == errTooLarge && c == charge{}:
+			got = append(got, fmt.Sprintf("too large: %.3s", line))
+		case err != nil:
+			t.Fatal(err)
+		case mem.used != c.bytes || c.bytes < len(line) || c.bytes > len(line)+1:
+			t.Errorf("a line of %d bytes was charged %d, %d in all", len(line), c.bytes, mem.used)
+			fallthrough
+		default:
+			mem.free(c)
+			got = append(got, string(line))
+		}
+	}
+}
+
+func TestLineReader(t *testing.T) {
+	long := func(c string, n int) string { return strings.Repeat(c, n) }
+	const max = 3 << 20
+	for _, test := range []struct {
+		name, in string
+		want     []string
+	}{
+		{"lines", "a\nb\n", []string{"a", "b"}},
+		{"CRLF", "a\r\nb\r\n", []string{"a", "b"}},
+		{"blank", "\n\r\n \t\n a \n\n", []string{" a "}},
+		{"a last line without an end", "a\nb", []string{"a", "b"}},
+		{"a last line with half an end", "a\nb\r", []string{"a", "b"}},
+		{"blank at the end", "a\n ", []string{"a"}},
+		{"nothing", "", nil},
+		{"one buffer", long("x", linePiece-1) + "\n" + long("y", linePiece) + "\n" + long("z", linePiece+1) + "\nw\n", []string{long("x", linePiece-1), long("y", linePiece), long("z", linePiece+1), "w"}},
+		{"an end across buffers", long("x", linePiece) + "\r\n" + long("y", linePiece-1) + "\r\nz", []string{long("x", linePiece), long("y", linePiece-1), "z"}},
+		{"at the limit", "a\n" + long("x", max) + "\nb\n" + long("y", max), []string{"a", long("x", max), "b", long("y", max)}},
+		{"one past the limit", "a\n" + long("x", max+1) + "\nb\n" + long("y", max+1), []string{"a", "too large: xxx", "b", "too large: yyy"}},
+		{"far past the limit", long("x", 3*max) + "\r\nb\n", []string{"too large: xxx", "b"}},
+	} {
+		for _, sizes := range [][]int{{1 << 30}, {64 << 10}, {4000, 1, 70000}} {
+			got := lines(t, &chunks{s: test.in, sizes: sizes}, max, newBudget(max, max))
+			if !cmp.Equal(got, test.want) {
+				t.Errorf("%s, read by %v: %.100q", test.name, sizes, got)
+			}
+		}
+	}
+	// The head that comes with errTooLarge is enough to tell the id.
+	l := newLineReader(strings.NewReader(`{"jsonrpc":"2.0","id":7,"method":"m","params":{"a":"`+long("x", 1000)), 100, newBudget(100, 100))
+	head, _, err := l.next(t.Context())
+	_, bad := scan(head)
+	var e *badMessage
+	if err != errTooLarge || !errors.As(bad, &e) || e.id != "7" {
+		t.Errorf("%v, %+v", err, bad)
+	}
+}
+
+func TestLineReaderMore(t *testing.T) {
+	l := newLineReader(&chunks{s: "a\nb\nc\nd\n", sizes: []int{5, 1}}, 100, newBudget(100, 100))
+	for _, want := range []bool{true, false, false, false} {
+		line, c, err := l.next(t.Context())
+		l.mem.free(c)
+		if err != nil || l.more() != want {
+			t.Errorf("%s: more is %v, %v", line, l.more(), err)
+		}
+	}
+}
+
+func TestLineReaderFails(t *testing.T) {
+	mem := newBudget(1<<20, 1<<20)
+	l := newLineReader(io.MultiReader(strings.NewReader("a\nhalf"), iotest.ErrReader(io.ErrClosedPipe)), 1<<20, mem)
+	if line, c, err := l.next(t.Context()); string(line) != "a" || err != nil {
+		t.Fatal(err)
+	} else {
+		mem.free(c)
+	}
+	for range 2 {
+		if line, _, err := l.next(t.Context()); line != nil || err != io.ErrClosedPipe || mem.used != 0 {
+			t.Error(line, err, mem.used)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		mem := newBudget(1<<20, 1<<20)
+		var others charge
+		mem.grow(t.Context(), &others, 1<<20-100_000, false)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() {
+			_, c, err := newLineReader(strings.NewReader(strings.Repeat("x", 500_000)), 1<<20, mem).next(ctx)
+			if c != (charge{}) {
+				t.Error(c)
+			}
+			done <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != context.Canceled || mem.used != others.bytes {
+			t.Error(err, mem.used)
+		}
 	})
 }
 
-func TestSmoke(t *testing.T) {
-	m, err := scan([]byte(` {"jsonrpc":"2.0","id":"x","method":"tools\/call","params":{"name":"n","arguments":{}}} `))
-	if err != nil || m.id != `"x"` || m.method != "tools/call" || m.kind != request {
-		t.Fatal(m, err)
-	}
-	if string(peek(m.raw, "params", "name")) != `"n"` {
-		t.Fatal()
-	}
-	b, _ := io.ReadAll(m.withID("7").body())
-	t.Logf("%s", b)
-	mem := newBudget(1<<20, 1<<20)
-	in := strings.Repeat("abc\r\n", 1000) + strings.Repeat("x", 300000) + "\n\n" + strings.Repeat("y", 600000) + "\n" + "last"
-	l := newLineReader(iotest.OneByteReader(strings.NewReader(in)), 500000, mem)
-	n := 0
-	for {
-		line, c, err := l.next(context.Background())
-		if err == io.EOF {
-			break
+func TestReadAll(t *testing.T) {
+	const max = 5 << 20
+	for _, n := range []int{0, 1, firstPiece - 1, firstPiece, firstPiece + 1, 5 * firstPiece, lastPiece - 1, lastPiece, lastPiece + 1, max - 1, max} {
+		body := bytes.Repeat([]byte("0123456"), n/7+1)[:n]
+		for _, size := range []int64{-1, int64(n), int64(n / 2), int64(min(2*n, max)), 0} {
+			mem := newBudget(max, max)
+			got, c, err := readAll(t.Context(), &chunks{s: string(body), sizes: []int{1 << 20, 100}}, size, max, mem)
+			if err != nil || !bytes.Equal(got, body) || c.bytes != n || mem.used != n {
+				t.Fatalf("%d bytes announced as %d: %d, %v, charged %v, %d in all", n, size, len(got), err, c, mem.used)
+			}
+			if size == int64(n) && n > 0 && cap(got) > n+n/8+64 {
+				t.Errorf("%d bytes stand in %d", n, cap(got))
+			}
+			mem.free(c)
+			if mem.used != 0 || mem.reserved {
+				t.Errorf("%+v", mem)
+			}
 		}
-		n++
-		if err == errTooLarge {
-			t.Log("large", len(line))
-			continue
-		}
-		if n > 1000 {
-			t.Log(len(line))
-		}
-		mem.free(c)
 	}
-	for _, size := range []int64{-1, 300000} {
-		b, c, err := readAll(context.Background(), bytes.NewReader(make([]byte, 300000)), size, 300000, mem)
-		t.Log(len(b), c, err)
-		mem.free(c)
+	for _, test := range []struct {
+		name string
+		r    io.Reader
+		size int64
+		want error
+	}{
+		{"announced one past the limit", iotest.ErrReader(errors.New("read although it was announced as too large")), max + 1, errTooLarge},
+		{"one past the limit", bytes.NewReader(make([]byte, max+1)), -1, errTooLarge},
+		{"one past the limit, announced as less", bytes.NewReader(make([]byte, max+1)), 100, errTooLarge},
+		{"endless", endless{}, -1, errTooLarge},
+		{"cut", io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(io.ErrUnexpectedEOF)), 100, io.ErrUnexpectedEOF},
+		{"cut late", io.MultiReader(bytes.NewReader(make([]byte, 2<<20)), iotest.ErrReader(io.ErrUnexpectedEOF)), 3 << 20, io.ErrUnexpectedEOF},
+	} {
+		mem := newBudget(max, max)
+		if body, c, err := readAll(t.Context(), test.r, test.size, max, mem); err != test.want || body != nil || c != (charge{}) || mem.used != 0 || mem.reserved {
+			t.Errorf("%s: %d bytes, %v, %v, %+v", test.name, len(body), c, err, mem)
+		}
 	}
-	t.Log(n, mem.used)
-	t.Logf("%s", errorReply("", -31001, "hm", &errorData{Reason: "x"}).raw)
+}
+
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { return len(b), nil }
+
+// An attack: lengths that are announced and never sent must not hold the budget.
+func TestReadAllBelievesWhatCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const max = 64 << 20
+		mem := newBudget(4*max, max)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		var pipes []*io.PipeWriter
+		for range 20 {
+			r, w := io.Pipe()
+			pipes = append(pipes, w)
+			wg.Go(func() {
+				if _, _, err := readAll(ctx, r, max, max, mem); err == nil {
+					t.Error("no error")
+				}
+			})
+		}
+		synctest.Wait()
+		if mem.used > 20*lastPiece {
+			t.Errorf("%d bytes are held for nothing", mem.used)
+		}
+		for _, w := range pipes {
+			w.CloseWithError(io.ErrUnexpectedEOF)
+		}
+		wg.Wait()
+		cancel()
+		if mem.used != 0 {
+			t.Error(mem.used)
+		}
+	})
+}
+
+func TestBudget(t *testing.T) {
+	// try says whether a charge of n succeeds without waiting.
+	try := func(t *testing.T, b *budget, c *charge, n int, urgent bool) bool {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		impatient := errors.New("it would wait")
+		cancel(impatient)
+		// A context that has ended is looked at only when there is no room.
+		err := b.grow(ctx, c, n, urgent)
+		if err != nil && err != impatient {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	t.Run("limits", func(t *testing.T) {
+		b := newBudget(1000, 100)
+		var client, server, big, late charge
+		if try(t, b, &client, 1001, false) || !try(t, b, &client, 1000, false) || try(t, b, &charge{}, 1, false) {
+			t.Error("the client's limit")
+		}
+		// The reserve is there for one of the server's, which may grow in it.
+		if !try(t, b, &server, 60, true) || !try(t, b, &server, 40, true) || !server.reserve || try(t, b, &late, 1, true) {
+			t.Error("the reserve")
+		}
+		b.free(server)
+		if !try(t, b, &late, 1, true) || !late.reserve {
+			t.Error("the reserve was not given back")
+		}
+		b.free(late)
+		b.free(client)
+		// The server's stop at three quarters.
+		if !try(t, b, &big, 750, true) || big.reserve || !try(t, b, &charge{}, 1, true) || try(t, b, &charge{}, 1, true) {
+			t.Error("the server's limit")
+		}
+		if !try(t, b, &charge{}, 249, false) || try(t, b, &charge{}, 1, false) {
+			t.Error("no room for the client")
+		}
+	})
+	t.Run("at least one message", func(t *testing.T) {
+		if b := newBudget(10, 100); !try(t, b, &charge{}, 100, false) {
+			t.Error("a message of maximum size does not fit")
+		}
+	})
+	t.Run("waiting", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBudget(100, 100)
+			var first charge
+			try(t, b, &first, 100, false)
+			order := make(chan string, 10)
+			var reserve charge
+			try(t, b, &reserve, 50, true)
+			var wg sync.WaitGroup
+			for _, urgent := range []bool{false, true} {
+				wg.Go(func() {
+					var c charge
+					if err := b.grow(t.Context(), &c, 70, urgent); err != nil {
+						t.Error(err)
+					}
+					order <- fmt.Sprint(urgent, c.reserve)
+					b.free(c)
+				})
+			}
+			synctest.Wait()
+			if len(order) != 0 {
+				t.Error("nobody waited")
+			}
+			b.free(reserve)
+			synctest.Wait()
+			if len(order) != 1 || <-order != "true true" {
+				t.Error("the server's did not get the reserve")
+			}
+			b.free(first)
+			wg.Wait()
+			if b.used != 0 || b.reserved || b.freed != nil {
+				t.Errorf("%+v", b)
+			}
+		})
+	})
+}
+
+// Many that need much get it one after the other, and the bound is never passed.
+func TestBudgetCrowd(t *testing.T) {
+	b := newBudget(1000, 400)
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(1, uint64(i)))
+			for range 300 {
+				var c charge
+				for size := 1 + r.IntN(400); size > 0; {
+					n := min(size, 1+r.IntN(100))
+					size -= n
+					ctx, cancel := context.WithCancel(t.Context())
+					if i%8 != 0 && r.IntN(10) == 0 {
+						cancel()
+					}
+					err := b.grow(ctx, &c, n, i%8 != 0) // the others are stdin, which there is one of
+					cancel()
+					if err != nil {
+						break
+					}
+					b.mu.Lock()
+					if b.used > 1400 {
+						t.Errorf("%d bytes are held", b.used)
+					}
+					b.mu.Unlock()
+					if i%8 == 0 {
+						b.free(c)
+						c = charge{}
+					}
+				}
+				b.free(c)
+			}
+		})
+	}
+	wg.Wait()
+	if b.used != 0 || b.reserved || b.freed != nil {
+		t.Errorf("%+v", b)
+	}
 }

@@ -291,7 +291,7 @@ func (w *walk) annotation(value, kind any, path []string, reachable bool) {
 func editTools(m message, edit func(tool []byte) []byte) message {
 	tools := peek(m.raw, "result", "tools")
 	list, changed := []byte{'['}, false
-	elements(tools, 0, 1, func(from, to int) {
+	each(tools, func(_ []byte, from, to int) {
 		tool := edit(tools[from:to:to])
 		changed = changed || !bytes.Equal(tool, tools[from:to])
 		if tool != nil && len(list) > 1 {
@@ -328,7 +328,7 @@ func (m message) token() string {
 
 // holds reports whether a JSON array has the string s in it.
 func holds(array []byte, s string) (found bool) {
-	elements(array, 0, 1, func(from, to int) {
+	each(array, func(_ []byte, from, to int) {
 		v, ok := unquote(array[from:to])
 		found = found || ok && v == s
 	})
@@ -353,7 +353,7 @@ func set(raw, value []byte, path ...string) []byte {
 		value = set(inner, value, path[1:]...)
 	}
 	before, from, to := 1, 0, 0 // where the member before it ends, and where its value stands
-	members(raw, 0, 1, func(key []byte, f, t int) {
+	each(raw, func(key []byte, f, t int) {
 		if same, _ := sameName(key, name); same {
 			from, to = f, t
 		} else if from == 0 {

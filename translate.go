@@ -361,7 +361,7 @@ func (t *translator) ask(c *pending, m message) {
 	t.park(c, len(c.raw)+len(m.raw))
 	var asked []message
 	asks, trouble := map[string]ask{}, ""
-	members(wants, 0, 1, func(key []byte, from, to int) {
+	each(wants, func(key []byte, from, to int) {
 		method, _ := unquote(peek(wants[from:to], "method"))
 		params := object(peek(wants[from:to], "params"))
 		capability, _ := answerOf(method)
