@@ -240,6 +240,7 @@ func (w *wire) events(ctx context.Context, body io.Reader, after string, recv re
 		if ok && e.name != "message" {
 			w.mem.free(e.charge)
 			if err = other(e); err != nil {
+				w.drop(held)
 				return err
 			}
 			continue
@@ -279,7 +280,7 @@ func (s *sse) listen(ctx context.Context, _ string, p *progress, opened func(), 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(endpointWait, func() {
-		cancel(&exchangeError{fate: unknown, err: fmt.Errorf("the server sent no endpoint event within %v", endpointWait)})
+		cancel(&exchangeError{fate: gone, err: fmt.Errorf("the server sent no endpoint event within %v", endpointWait)})
 	})
 	defer late.Stop()
 	h := http.Header{"Accept": {eventStream}}

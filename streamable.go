@@ -181,7 +181,7 @@ func (s *streamable) listen(ctx context.Context, after string, p *progress, open
 	if after != "" {
 		h["Last-Event-ID"] = []string{after}
 	}
-	return s.w.exchange(ctx, http.MethodGet, s.w.url, h, nil, !s.session.empty(), p, func(resp *http.Response) error {
+	err := s.w.exchange(ctx, http.MethodGet, s.w.url, h, nil, !s.session.empty(), p, func(resp *http.Response) error {
 		kind, body := sniffed(resp)
 		if kind != eventStream {
 			return notExpected(resp, kind)
@@ -189,6 +189,11 @@ func (s *streamable) listen(ctx context.Context, after string, p *progress, open
 		opened()
 		return resumable(s.w.events(ctx, body, after, s.note(recv), ignore))
 	})
+	var e *exchangeError
+	if errors.As(err, &e) && e.fate != cut {
+		e.after = after // for the next attempt
+	}
+	return err
 }
 
 // hangup tells the server that the session is over. Servers that do not let clients end sessions say 405.
