@@ -127,6 +127,19 @@ func (n *memNet) fin() { n.each(func(l *memLine) { l.up.finish(); l.down.finish(
 // New connections work.
 func (n *memNet) freeze() { n.each(func(l *memLine) { l.up.freeze(true); l.down.freeze(true) }) }
 
+// vanish is freeze, and after 25 s without an answer to its probes TCP gives the lines up on both sides, as
+// client.go asks it to.
+func (n *memNet) vanish() {
+	n.freeze()
+	n.each(func(l *memLine) {
+		time.AfterFunc(25*time.Second, func() {
+			l.up.freeze(false)
+			l.down.freeze(false)
+			l.end(syscall.ETIMEDOUT)
+		})
+	})
+}
+
 // thaw undoes freeze; what was written meanwhile arrives.
 func (n *memNet) thaw() { n.each(func(l *memLine) { l.up.freeze(false); l.down.freeze(false) }) }
 

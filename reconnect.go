@@ -714,6 +714,9 @@ func (b *bridge) stir(now time.Time) {
 		b.failures = 0
 		b.open()
 	case waiting:
+		if b.failures == b.maxRetries { // the last try of this round: the line begins another, as from dormant
+			b.failures = 0
+		}
 		if now.Sub(b.hurried) >= time.Second && b.redialAt.After(now) {
 			b.hurried = now
 			b.redialAt = now
@@ -1586,7 +1589,7 @@ func (b *bridge) down(e *exchangeError) {
 		b.failures = 0
 	}
 	pause := time.Duration(0)
-	if b.quickly(now) {
+	if b.quickly(now, e.fate == gone) {
 		pause = rand.N(quickSpread)
 	} else {
 		pause = backoff(b.initialDelay, b.maxDelay, b.multiplier, b.failures)
@@ -1607,10 +1610,10 @@ func (b *bridge) down(e *exchangeError) {
 	}
 }
 
-// quickly says whether this loss may redial at once: it followed an answered handshake, and there were few
-// such losses lately.
-func (b *bridge) quickly(now time.Time) bool {
-	if b.state != ready {
+// quickly says whether this loss may redial at once: it followed an answered handshake, or is the server's own
+// word that it is there and has forgotten us, and there were few such losses lately.
+func (b *bridge) quickly(now time.Time, forgotten bool) bool {
+	if b.state != ready && !forgotten {
 		return false
 	}
 	kept := b.quick[:0]

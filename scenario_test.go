@@ -1,0 +1,839 @@
+package main
+
+// scenario_test.go plays the text scenarios in testdata/*.txt: the bridge between a client, which the
+// scenario writes out, and a fakeServer, in a synctest bubble with virtual time. One line is one step:
+//
+//	# text                  a comment
+//	on: json streams ids sse
+//	                        the servers to play it with, one bubble each. json and streams: Streamable HTTP that
+//	                        answers so; ids: streams with event ids, kept for resumption; sse: HTTP+SSE
+//	bridge: max-retries=3 hold-timeout=25s
+//	                        options of the bridge, by their flags' names; before the first step
+//	server: is no-stream, no-ping, retry 500ms
+//	                        what it is like: see traits
+//	server: on METHOD EFFECT        what happens to the next request of that JSON-RPC method, tool, GET or DELETE:
+//	                        cuts                     the line is cut before it acts
+//	                        acts and cuts            …after it acted, before the answer
+//	                        acts and cuts after 2    …after two messages of the answer's stream
+//	                        acts and ends            the stream ends in order instead
+//	                        answers 503 Retry-After: 3
+//	                        answers page             200 and HTML
+//	                        hangs                    accepted, never answered
+//	                        acts and answers 202
+//	                        acts and sends half | nothing | twice | no-id | quoted-id | id 77
+//	                        "always on …" is for ever, "3 times on …" for so many
+//	server: heals           nothing more goes wrong
+//	server: forgets [as 404|400|410|401|503|200|-32600|-32602]   all sessions, and how it says so
+//	server: cuts | ends     its streams
+//	server: restarts        sessions, streams and running tools are gone
+//	server: notifies METHOD [PARAMS]
+//	server: updates URI     to its subscribers
+//	server: got METHOD N    expects to have received so many in all
+//	server: ran KEY N       expects so many executions under that key
+//	server: made N | lost N sessions in all: made, ended by DELETE
+//	net: refuse | accept | reset | fin | freeze | vanish | thaw | drop | pass | latency 50ms
+//	sleep 3s
+//	host> hello             the client's initialize, id 0; "hello VERSION" asks for that one
+//	host> ready             notifications/initialized
+//	host> call ID TOOL ARGS [token T]     tools/call
+//	host> request ID METHOD [PARAMS]
+//	host> notify METHOD [PARAMS]
+//	host> reply ID RESULT   to a request of the server's; "reply last RESULT": to the newest
+//	host> JSON              any line, as it stands
+//	host< JSON              expects a line that holds this: members and values, in any order; "*" is any value, a
+//	                        string that begins with ~ is a part of one. Lines may come in any order; it waits for
+//	                        two hours at most, of a time that costs nothing. "host< within 300ms …" waits so long
+//	host< answer ID [JSON]  a result; its text content if JSON is a string
+//	host< error ID REASON   an error of the bridge's own with that reason, or with that code
+//	host< nothing [for 3s]  no line that was not expected, now or for so long
+//	host ignores WORD…      drops the lines that have one of these words, such as list_changed
+//	host pauses | reads     the client stops to take lines, goes on
+//	eof                     the client closes the bridge's input
+//	signal                  what SIGTERM does
+//	exit [within 2s]        expects the bridge to end
+//
+// In the end, whatever the scenario said: every request has exactly one answer, no line is left over, the
+// server saw no violation of the protocol and nothing that must not run twice did.
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimSuffix(filepath.Base(file), ".txt")
+		kinds := []string{"json"}
+		for line := range strings.Lines(string(text)) {
+			if on, ok := strings.CutPrefix(line, "on:"); ok {
+				kinds = strings.Fields(on)
+			}
+		}
+		for _, kind := range kinds {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { newPlayer(t, file, kind).play(string(text)) })
+			})
+		}
+	}
+}
+
+// A player plays one scenario with one server.
+type player struct {
+	t     *testing.T
+	file  string
+	kind  string
+	line  int
+	start time.Time
+
+	server  *fakeServer
+	net     *memNet
+	options options
+	running bool
+
+	in     *io.PipeWriter
+	signal context.CancelFunc
+	ended  chan error
+
+	mu         sync.Mutex
+	cond       *sync.Cond
+	paused     bool
+	ignored    []string
+	half       []byte
+	lines      []string // from the bridge, not yet expected
+	transcript strings.Builder
+	open       map[string]bool // the client's requests
+	answered   map[string]int
+	excused    map[string]bool // cancelled ones
+	lastAsked  string          // the newest request of the server's
+}
+
+func newPlayer(t *testing.T, file, kind string) *player {
+	p := &player{
+		t: t, file: file, kind: kind, start: time.Now(), net: newMemNet(), server: &fakeServer{},
+		open: map[string]bool{}, answered: map[string]int{}, excused: map[string]bool{},
+		options: options{
+			server: "http://mcp.test", transport: "http-first", protocol: "auto", autoReconnect: true,
+			maxRetries: 10, initialDelay: 2 * time.Second, maxDelay: 30 * time.Second, multiplier: 1.5,
+			holdTimeout: 25 * time.Second, pingInterval: 30 * time.Second, retryCalls: "safe",
+			maxMessage: 64 << 20, maxMemory: 256 << 20,
+		},
+	}
+	p.cond = sync.NewCond(&p.mu)
+	switch kind {
+	case "json":
+	case "streams":
+		p.server.streams = true
+	case "ids":
+		p.server.streams, p.server.ids = true, true
+	case "sse":
+		p.server.kind = fakeSSE
+	case "stateless":
+		p.server.kind = fakeStateless
+	default:
+		t.Fatalf("%s: there is no server of the kind %q", file, kind)
+	}
+	return p
+}
+
+func (p *player) play(text string) {
+	p.server.start(p.t, p.net.listen("mcp.test:80"))
+	defer func() {
+		if p.t.Failed() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.t.Logf("the transcript:\n%s", p.transcript.String())
+		}
+	}()
+	for line := range strings.Lines(text) {
+		p.line++
+		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "on:") {
+			continue
+		}
+		p.say("%s", line)
+		p.step(line)
+	}
+	p.finish()
+}
+
+// say adds a line to the transcript.
+func (p *player) say(format string, args ...any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sayLocked(format, args...)
+}
+
+func (p *player) sayLocked(format string, args ...any) {
+	fmt.Fprintf(&p.transcript, "%10.3fs  %s\n", time.Since(p.start).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (p *player) errorf(format string, args ...any) {
+	p.t.Helper()
+	p.say("  ^ FAILED: %s", fmt.Sprintf(format, args...))
+	p.t.Errorf("%s:%d: %s", p.file, p.line, fmt.Sprintf(format, args...))
+}
+
+// fatalf is for scenarios that make no sense.
+func (p *player) fatalf(format string, args ...any) {
+	p.t.Helper()
+	p.shut()
+	p.t.Fatalf("%s:%d: %s", p.file, p.line, fmt.Sprintf(format, args...))
+}
+
+func (p *player) step(line string) {
+	word, rest, _ := strings.Cut(line, " ")
+	rest = strings.TrimSpace(rest)
+	switch word {
+	case "bridge:":
+		p.bridge(rest)
+		return
+	case "server:":
+		if traits, ok := strings.CutPrefix(rest, "is "); ok {
+			p.traits(traits)
+			return
+		}
+	}
+	p.run()
+	switch word {
+	case "server:":
+		p.serverStep(rest)
+	case "net:":
+		p.netStep(rest)
+	case "sleep":
+		time.Sleep(p.duration(rest))
+	case "host>":
+		p.write(rest)
+	case "host<":
+		p.expect(rest)
+	case "host":
+		p.mu.Lock()
+		if words, ok := strings.CutPrefix(rest, "ignores "); ok {
+			p.ignored = append(p.ignored, strings.Fields(words)...)
+			p.lines = slices.DeleteFunc(p.lines, p.ignores)
+		} else {
+			p.paused = rest == "pauses"
+		}
+		p.cond.Broadcast()
+		p.mu.Unlock()
+	case "eof":
+		p.in.Close()
+	case "signal":
+		p.signal()
+	case "exit":
+		within := 10 * time.Second
+		if d, ok := strings.CutPrefix(rest, "within "); ok {
+			within = p.duration(d)
+		}
+		p.exit(within)
+	default:
+		p.fatalf("unknown step %q", line)
+	}
+}
+
+func (p *player) duration(s string) time.Duration {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		p.fatalf("%v", err)
+	}
+	return d
+}
+
+func (p *player) number(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		p.fatalf("%v", err)
+	}
+	return n
+}
+
+// bridge sets options by the names of their flags.
+func (p *player) bridge(settings string) {
+	if p.running {
+		p.fatalf("the bridge runs already")
+	}
+	for _, s := range strings.Fields(settings) {
+		name, value, _ := strings.Cut(s, "=")
+		switch name {
+		case "max-retries":
+			p.options.maxRetries = p.number(value)
+		case "initial-retry-delay":
+			p.options.initialDelay = p.duration(value)
+		case "max-retry-delay":
+			p.options.maxDelay = p.duration(value)
+		case "hold-timeout":
+			p.options.holdTimeout = p.duration(value)
+		case "ping-interval":
+			p.options.pingInterval = p.duration(value)
+		case "retry-calls":
+			p.options.retryCalls = value
+		case "transport":
+			p.options.transport = value
+		case "protocol":
+			p.options.protocol = value
+		case "no-auto-reconnect":
+			p.options.autoReconnect = false
+		case "silent":
+			p.options.silent = true
+		default:
+			p.fatalf("unknown option %q", name)
+		}
+	}
+}
+
+// traits says what the server is like.
+func (p *player) traits(list string) {
+	s := p.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, trait := range strings.Split(list, ",") {
+		f := strings.Fields(trait)
+		switch f[0] {
+		case "no-stream":
+			s.noStream = true
+		case "one-stream":
+			s.oneStream = true
+		case "no-ping":
+			s.noPing = true
+		case "sessionless":
+			s.sessionless = true
+		case "single-threaded":
+			s.singleThreaded = true
+		case "polling":
+			s.polling = true
+		case "deaf":
+			s.deaf = true
+		case "modern-too":
+			s.dual = true
+		case "refuses-resumption":
+			s.refuseResume = true
+		case "retry":
+			s.retry = p.duration(f[1])
+		case "idle-cut":
+			s.idleCut = p.duration(f[1])
+		case "keep-alive":
+			s.keepAlive = p.duration(f[1])
+		case "version":
+			s.version = f[1]
+		case "streamable":
+			s.kind = fakeStreamable
+		case "sse":
+			s.kind = fakeSSE
+		default:
+			s.mu.Unlock()
+			p.fatalf("no server is %q", f[0])
+		}
+	}
+}
+
+// run starts the bridge, once.
+func (p *player) run() {
+	if p.running {
+		return
+	}
+	p.running = true
+	mem := newBudget(p.options.maxMemory, p.options.maxMessage)
+	log := slog.New(slog.NewTextHandler(playerLog{p}, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+	u, err := url.Parse("http://mcp.test/mcp")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	w := &wire{url: u, again: p.net.client(p.t), once: p.net.client(p.t), max: p.options.maxMessage, mem: mem, log: log}
+	world := outside{
+		connect: func(kind transportKind) transport {
+			switch kind {
+			case kindSSE:
+				return newSSE(w)
+			case kindStateless:
+				return newStateless(w)
+			}
+			return newStreamable(w)
+		},
+		signIn: func(context.Context, string, int, func(string)) error {
+			return &signInError{err: fmt.Errorf("nobody can sign in here")}
+		},
+		remember: func(snapshot) {},
+	}
+	in, out := io.Pipe()
+	ctx, cancel := context.WithCancel(context.Background())
+	p.in, p.signal, p.ended = out, cancel, make(chan error, 1)
+	b := newBridge(p.options, world, log, mem)
+	go func() {
+		err := b.run(ctx, in, playerOut{p})
+		in.Close()
+		p.say("bridge: ended (%v)", err)
+		p.ended <- err
+	}()
+}
+
+// playerLog writes the bridge's log into the transcript.
+type playerLog struct{ p *player }
+
+func (l playerLog) Write(b []byte) (int, error) {
+	l.p.say("  log: %s", strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// playerOut is the bridge's stdout.
+type playerOut struct{ p *player }
+
+func (o playerOut) Write(b []byte) (int, error) {
+	p := o.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.paused {
+		p.cond.Wait()
+	}
+	p.half = append(p.half, b...)
+	for {
+		i := bytes.IndexByte(p.half, '\n')
+		if i < 0 {
+			return len(b), nil
+		}
+		p.took(string(p.half[:i]))
+		p.half = p.half[i+1:]
+	}
+}
+
+// took notes a line of the bridge's; p.mu is held.
+func (p *player) took(line string) {
+	short := line
+	if len(short) > 400 {
+		short = fmt.Sprintf("%s… (%d bytes)", short[:400], len(line))
+	}
+	p.sayLocked("  host< %s", short)
+	if !p.ignores(line) {
+		p.lines = append(p.lines, line)
+	}
+	var m []json.RawMessage
+	if json.Unmarshal([]byte(line), &m) != nil {
+		m = []json.RawMessage{json.RawMessage(line)}
+	}
+	for _, raw := range m {
+		var e struct {
+			JSONRPC string `json:"jsonrpc"`
+			ID      json.RawMessage
+			Method  string
+		}
+		if err := json.Unmarshal(raw, &e); err != nil || e.JSONRPC != "2.0" {
+			p.t.Errorf("%s:%d: stdout has a line that is no JSON-RPC: %s", p.file, p.line, short)
+		}
+		switch {
+		case e.Method != "" && e.ID != nil:
+			p.lastAsked = string(e.ID)
+		case e.Method == "" && string(e.ID) != "null":
+			if p.answered[string(e.ID)]++; len(m) == 1 && !p.open[string(e.ID)] || p.answered[string(e.ID)] > 1 {
+				p.t.Errorf("%s:%d: an answer to nothing that is open: %s", p.file, p.line, short)
+			}
+		}
+	}
+	p.cond.Broadcast()
+}
+
+// ignores says whether a line has a word that is ignored; p.mu is held.
+func (p *player) ignores(line string) bool {
+	return slices.ContainsFunc(p.ignored, func(word string) bool { return strings.Contains(line, word) })
+}
+
+// write sends a line of the client's.
+func (p *player) write(what string) {
+	line := p.message(what)
+	var e struct {
+		ID     json.RawMessage
+		Method string
+		Params struct {
+			RequestID json.RawMessage `json:"requestId"`
+		}
+	}
+	if json.Unmarshal([]byte(line), &e) == nil {
+		p.mu.Lock()
+		if e.Method != "" && e.ID != nil {
+			p.open[string(e.ID)] = true
+			delete(p.answered, string(e.ID))
+		}
+		if e.Method == "notifications/cancelled" {
+			p.excused[string(e.Params.RequestID)] = true
+		}
+		p.mu.Unlock()
+	}
+	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
+		p.errorf("the bridge does not read: %v", err)
+	}
+	synctest.Wait()
+}
+
+// message spells out the short forms.
+func (p *player) message(what string) string {
+	word, rest, _ := strings.Cut(what, " ")
+	next := func() string {
+		var s string
+		s, rest, _ = strings.Cut(strings.TrimSpace(rest), " ")
+		return s
+	}
+	params := func(s string) string {
+		if s = strings.TrimSpace(s); s == "" {
+			return ""
+		}
+		return `,"params":` + s
+	}
+	switch word {
+	case "hello":
+		version := next()
+		if version == "" {
+			version = "2025-11-25"
+		}
+		return `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"` + version +
+			`","capabilities":{"sampling":{},"elicitation":{},"roots":{"listChanged":true}},"clientInfo":{"name":"host","version":"1"}}}`
+	case "ready":
+		return `{"jsonrpc":"2.0","method":"notifications/initialized"}`
+	case "call":
+		id, tool := next(), next()
+		args, token, ok := strings.Cut(rest, " token ")
+		meta := ""
+		if ok {
+			meta = `,"_meta":{"progressToken":` + token + `}`
+		}
+		return `{"jsonrpc":"2.0","id":` + id + `,"method":"tools/call","params":{"name":"` + tool + `","arguments":` + args + meta + `}}`
+	case "request":
+		id, method := next(), next()
+		return `{"jsonrpc":"2.0","id":` + id + `,"method":"` + method + `"` + params(rest) + `}`
+	case "notify":
+		method := next()
+		return `{"jsonrpc":"2.0","method":"` + method + `"` + params(rest) + `}`
+	case "reply":
+		id := next()
+		if id == "last" {
+			p.mu.Lock()
+			id = p.lastAsked
+			p.mu.Unlock()
+		}
+		return `{"jsonrpc":"2.0","id":` + id + `,"result":` + rest + `}`
+	}
+	return what
+}
+
+// expect waits for a line of the bridge's.
+func (p *player) expect(what string) {
+	if rest, ok := strings.CutPrefix(what, "nothing"); ok {
+		if d, ok := strings.CutPrefix(strings.TrimSpace(rest), "for "); ok {
+			time.Sleep(p.duration(d))
+		}
+		synctest.Wait()
+		p.mu.Lock()
+		left := slices.Clone(p.lines)
+		p.mu.Unlock()
+		for _, l := range left {
+			p.errorf("nothing was expected, but there is %s", l)
+		}
+		return
+	}
+	within := 2 * time.Hour
+	if rest, ok := strings.CutPrefix(what, "within "); ok {
+		d, rest, _ := strings.Cut(rest, " ")
+		within, what = p.duration(d), strings.TrimSpace(rest)
+	}
+	want := p.pattern(what)
+	late := time.AfterFunc(within, func() { p.mu.Lock(); p.cond.Broadcast(); p.mu.Unlock() })
+	defer late.Stop()
+	deadline := time.Now().Add(within)
+	p.mu.Lock()
+	for {
+		for i, l := range p.lines {
+			var got any
+			if json.Unmarshal([]byte(l), &got) == nil && fits(got, want) {
+				p.lines = slices.Delete(p.lines, i, i+1)
+				p.mu.Unlock()
+				return
+			}
+		}
+		if !time.Now().Before(deadline) {
+			break
+		}
+		p.cond.Wait()
+	}
+	left := strings.Join(p.lines, "\n\t")
+	p.mu.Unlock()
+	p.errorf("no such line within %v; there is only:\n\t%s", within, left)
+}
+
+// pattern spells out what a line has to hold.
+func (p *player) pattern(what string) (want any) {
+	word, rest, _ := strings.Cut(what, " ")
+	id, rest, _ := strings.Cut(rest, " ")
+	switch word {
+	case "answer":
+		what = `{"id":` + id + `,"result":"*"}`
+		if rest = strings.TrimSpace(rest); strings.HasPrefix(rest, `"`) {
+			what = `{"id":` + id + `,"result":{"content":[{"text":` + rest + `}]}}`
+		} else if rest != "" {
+			what = `{"id":` + id + `,"result":` + rest + `}`
+		}
+	case "error":
+		what = `{"id":` + id + `,"error":{"data":{"source":"mcp-redial","reason":"` + rest + `"}}}`
+		if _, err := strconv.Atoi(rest); err == nil {
+			what = `{"id":` + id + `,"error":{"code":` + rest + `}}`
+		}
+	}
+	if err := json.Unmarshal([]byte(what), &want); err != nil {
+		p.fatalf("what is expected is not JSON: %s", what)
+	}
+	return want
+}
+
+// fits says whether got has everything that want has.
+func fits(got, want any) bool {
+	switch want := want.(type) {
+	case string:
+		if want == "*" {
+			return true
+		}
+		s, ok := got.(string)
+		if part, is := strings.CutPrefix(want, "~"); is {
+			return ok && strings.Contains(s, part)
+		}
+		return ok && s == want
+	case map[string]any:
+		m, ok := got.(map[string]any)
+		if !ok {
+			return false
+		}
+		for k, w := range want {
+			if g, ok := m[k]; !ok || !fits(g, w) {
+				return false
+			}
+		}
+		return true
+	case []any:
+		a, ok := got.([]any)
+		if !ok || len(a) != len(want) {
+			return false
+		}
+		for i := range want {
+			if !fits(a[i], want[i]) {
+				return false
+			}
+		}
+		return true
+	}
+	return got == want
+}
+
+func (p *player) netStep(what string) {
+	word, rest, _ := strings.Cut(what, " ")
+	switch word {
+	case "refuse":
+		p.net.refuse(true)
+	case "accept":
+		p.net.refuse(false)
+	case "drop":
+		p.net.drop(true)
+	case "pass":
+		p.net.drop(false)
+	case "reset":
+		p.net.reset()
+	case "fin":
+		p.net.fin()
+	case "freeze":
+		p.net.freeze()
+	case "vanish":
+		p.net.vanish()
+	case "thaw":
+		p.net.thaw()
+	case "latency":
+		p.net.latency(p.duration(rest))
+	default:
+		p.fatalf("the network cannot %q", what)
+	}
+	synctest.Wait()
+}
+
+var playerSigns = map[string]lostSign{
+	"404": lost404, "400": lost400, "410": lost410, "401": lost401, "503": lost503,
+	"200": lost200, "-32600": lostRequest, "-32602": lostParams,
+}
+
+func (p *player) serverStep(what string) {
+	s := p.server
+	f := strings.Fields(what)
+	count := func(name string, got int, want string) {
+		synctest.Wait()
+		if n := p.number(want); got != n {
+			p.errorf("%s: %d, want %d", name, got, n)
+		}
+	}
+	synctest.Wait()
+	switch f[0] {
+	case "on", "always":
+		p.faults(what)
+	case "heals":
+		s.heal()
+	case "forgets":
+		if len(f) == 3 {
+			s.set(func() { s.lost = playerSigns[f[2]] })
+		}
+		s.forget()
+	case "cuts":
+		s.cut()
+	case "ends":
+		s.end()
+	case "restarts":
+		s.restart()
+	case "notifies":
+		params := map[string]any{}
+		if len(f) > 2 {
+			if err := json.Unmarshal([]byte(strings.Join(f[2:], " ")), &params); err != nil {
+				p.fatalf("%v", err)
+			}
+		}
+		s.notify(f[1], params)
+	case "updates":
+		s.update(f[1])
+	case "got":
+		count("requests of "+f[1], len(s.requests(f[1])), f[2])
+	case "ran":
+		count("executions under "+f[1], s.runs(f[1]), f[2])
+	case "made":
+		count("sessions made", s.sessionsMade(), f[1])
+	case "lost":
+		count("sessions ended", s.sessionsEnded(), f[1])
+	default:
+		if len(f) > 1 && f[1] == "times" {
+			p.faults(what)
+			break
+		}
+		p.fatalf("the server cannot %q", what)
+	}
+	synctest.Wait()
+}
+
+// faults reads "[always|N times] on METHOD [acts and] EFFECT".
+func (p *player) faults(what string) {
+	w := strings.Fields(what)
+	take := func(words ...string) bool {
+		if len(w) < len(words) || !slices.Equal(w[:len(words)], words) {
+			return false
+		}
+		w = w[len(words):]
+		return true
+	}
+	var f fault
+	if take("always") {
+		f.times = -1
+	} else if len(w) > 1 && w[1] == "times" {
+		f.times = p.number(w[0])
+		w = w[2:]
+	}
+	if !take("on") || len(w) < 2 {
+		p.fatalf("what is %q", what)
+	}
+	f.on, w = w[0], w[1:]
+	f.act = take("acts", "and")
+	switch {
+	case take("cuts", "after"):
+		f.events = p.number(w[0])
+	case take("cuts"):
+	case take("ends"):
+		f.clean = true
+	case take("hangs"):
+		f.answer = answerNever
+	case take("answers", "page"):
+		f.answer = answerPortal
+	case take("answers"):
+		code := p.number(w[0])
+		var header []string
+		if len(w) == 3 {
+			header = []string{strings.TrimSuffix(w[1], ":"), w[2]}
+		}
+		f.answer = answerStatus(code, header...)
+	case take("sends", "half"):
+		f.edit = editTruncate
+	case take("sends", "nothing"):
+		f.edit = editNothing
+	case take("sends", "twice"):
+		f.edit = editTwice
+	case take("sends", "no-id"):
+		f.edit = editID("")
+	case take("sends", "quoted-id"):
+		f.edit = editQuoteID
+	case take("sends", "id"):
+		f.edit = editID(w[0])
+	default:
+		p.fatalf("what is %q", what)
+	}
+	p.server.fail(f)
+}
+
+// exit expects the end of the bridge.
+func (p *player) exit(within time.Duration) {
+	p.in.Close()
+	select {
+	case err := <-p.ended:
+		if err != nil {
+			p.errorf("the bridge ended with %v", err)
+		}
+		p.ended <- err
+	case <-time.After(within):
+		p.errorf("the bridge has not ended %v later", within)
+		p.shut()
+	}
+}
+
+// shut ends the bridge in any case.
+func (p *player) shut() {
+	if p.running {
+		p.in.Close()
+		p.signal()
+		err := <-p.ended
+		p.ended <- err
+	}
+}
+
+// finish checks what holds after every scenario.
+func (p *player) finish() {
+	p.run()
+	p.mu.Lock()
+	p.paused = false
+	p.cond.Broadcast()
+	p.mu.Unlock()
+	p.exit(10 * time.Second)
+	p.signal()
+	for id := range p.open {
+		if p.answered[id] != 1 && !p.excused[id] {
+			p.errorf("the request %s has %d answers", id, p.answered[id])
+		}
+	}
+	for _, l := range p.lines {
+		p.errorf("a line that was not expected: %s", l)
+	}
+	for _, v := range p.server.violations() {
+		p.errorf("the protocol was violated: %s", v)
+	}
+	for _, k := range p.server.twice() {
+		p.errorf("the call %s ran %d times", k, p.server.runs(k))
+	}
+}
