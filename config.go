@@ -112,7 +112,7 @@ func (d *draft) flags() []flag {
 		{"read-only", "", "only tools that the server marks readOnlyHint", on(&b.tools.readOnly)},
 
 		{"", "", "Network", nil},
-		{"proxy", "URL", "an http, https or socks5 proxy for everything, instead of HTTPS_PROXY, HTTP_PROXY, NO_PROXY", want("a URL such as http://proxy.example.com:3128, of http, https or socks5", d.setProxy)},
+		{"proxy", "URL", "use this http, https or socks5 proxy for everything, whatever the environment says", want("a URL such as http://proxy.example.com:3128, of http, https or socks5", d.setProxy)},
 		{"no-proxy", "", "use no proxy, whatever the environment says", on(&d.noProxy)},
 		{"enable-proxy", "", "accepted; the proxies of the environment are used anyway", none},
 		{"proxy-auth-file", "FILE", "one line user:password for the proxy", d.setProxyAuth},
@@ -518,7 +518,11 @@ func (d *draft) setURL(s string) error {
 func (d *draft) finish() error {
 	for _, c := range [][2]string{{"proxy", "no-proxy"}, {"enable-proxy", "no-proxy"}, {"ipv4", "ipv6"}, {"device-code", "client-credentials"}} {
 		if d.given[c[0]] && d.given[c[1]] {
-			return &usageError{"--" + c[0] + " contradicts --" + c[1], "give one of them; a policy may have set the other: see the end of mcp-redial --help"}
+			hint := "give one of them"
+			if len(d.locked) > 0 {
+				hint += "; the other may be in the policy " + d.policy
+			}
+			return &usageError{"--" + c[0] + " contradicts --" + c[1], hint}
 		}
 	}
 	for _, c := range [][2]string{{"token-endpoint", "client-credentials"}, {"client-private-key", "client-credentials"}, {"oauth-header", "auth-server"},
@@ -653,21 +657,6 @@ func (c *config) manual() string {
 	return b.String()
 }
 
-const maxFile = 1 << 20 // bytes of a file that a flag names
-
-func load(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
-	}
-	return data, err
-}
-
 // The makers of setters. What they expect is in their errors; the value, which may be secret, is not.
 
 func want(what string, take func(v string) bool) func(string) error {
@@ -780,7 +769,7 @@ func webURL(v string) (u *url.URL, ok bool) {
 
 func (d *draft) addOrigin(v string) bool {
 	u, err := url.Parse(v)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || v != u.Scheme+"://"+u.Host {
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || v != u.Scheme+"://"+u.Host {
 		return false
 	}
 	d.client.allowOrigins = append(d.client.allowOrigins, origin(u))

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -155,7 +156,7 @@ func (s *headerSource) written() (http.Header, map[string]string, error) {
 			}
 			continue
 		}
-		text, err := os.ReadFile(a.file)
+		text, err := load(a.file)
 		if err != nil {
 			return nil, nil, &usageError{"reading --header-file: " + err.Error(), "give the path of a file with a line Name: value for each header"}
 		}
@@ -272,4 +273,20 @@ func (o *output) Write(p []byte) (int, error) {
 	}
 	o.text = append(o.text, p...)
 	return len(p), nil
+}
+
+const maxFile = 1 << 20 // bytes of a file that a flag names
+
+// load reads a file that a person named.
+func load(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+	}
+	return data, err
 }
