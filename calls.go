@@ -5,11 +5,19 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+)
+
+const (
+	maxSubscribed = 10000 // resources that are subscribed anew in a new session
+	maxToolPages  = 50    // of a tool list that the bridge reads itself
 )
 
 // callState says where a line of the client is.
@@ -70,6 +78,32 @@ func (c *call) name() string {
 // standing says that nobody waits for the answer: a subscription stays open until it is cancelled.
 func (c *call) standing() bool { return c.m.method == "subscriptions/listen" }
 
+// A session is one generation of state at the server. Old ones are recognised by not being bridge.sess.
+type session struct {
+	kind        transportKind
+	t           transport
+	live        map[*exchange]bool
+	established bool // the handshake was answered, or there is none
+	initialized bool // notifications/initialized was sent
+	shaken      bool // the line was lost since: loose signs of a lost session count
+
+	stream      *exchange // the server's own stream
+	streamOpen  bool
+	streamFails int
+}
+
+// An exchange is one goroutine's work with the server. The loop owns every field but p.
+type exchange struct {
+	s      *session
+	c      *call // nil for the server's own stream
+	resume bool  // it continues the cut stream of c
+	p      progress
+	cancel context.CancelCauseFunc
+	stray  bool      // it delivered an answer that belongs to nobody
+	done   time.Time // when its call was settled
+	opened time.Time // when its stream was opened
+}
+
 // A serverRequest is one that the client has not answered yet.
 type serverRequest struct {
 	sess *session
@@ -105,12 +139,19 @@ func (l *ledger) newID() string {
 	return `"` + l.prefix + "-" + strconv.Itoa(l.lastID) + `"`
 }
 
-// sent notes that c goes out now, under the id token up.
-func (l *ledger) sent(c *call, up string) {
-	c.up = up
+// enter notes a request of the client.
+func (l *ledger) enter(c *call) {
+	l.byID[c.m.id] = c
+	if c.token = string(peek(c.m.raw, "params", "_meta", "progressToken")); c.token != "" {
+		l.byToken[c.token] = c
+	}
+}
+
+// sent notes that c goes out now, under the id token c.up.
+func (l *ledger) sent(c *call) {
 	l.inflight[c] = true
-	if up != "" {
-		l.byUp[up] = c
+	if c.up != "" {
+		l.byUp[c.up] = c
 	}
 }
 
@@ -130,19 +171,7 @@ func (l *ledger) hold(c *call) {
 	for i > 0 && l.queue[i-1].arrived.After(c.arrived) {
 		i--
 	}
-	l.queue = append(l.queue, nil)
-	copy(l.queue[i+1:], l.queue[i:])
-	l.queue[i] = c
-}
-
-// unhold takes c out of the queue, if it is there.
-func (l *ledger) unhold(c *call) {
-	for i, q := range l.queue {
-		if q == c {
-			l.queue = append(l.queue[:i], l.queue[i+1:]...)
-			return
-		}
-	}
+	l.queue = slices.Insert(l.queue, i, c)
 }
 
 // settle forgets c, wherever it was. It reports false if that had happened already.
@@ -150,8 +179,8 @@ func (l *ledger) settle(c *call) bool {
 	if c.state == settled {
 		return false
 	}
-	if c.state == held {
-		l.unhold(c)
+	if i := slices.Index(l.queue, c); i >= 0 && c.state == held {
+		l.queue = slices.Delete(l.queue, i, i+1)
 	}
 	l.landed(c)
 	c.state = settled
@@ -186,6 +215,45 @@ func (l *ledger) answered(x *exchange, m message) *call {
 	return nil
 }
 
+// withdrawn takes a server's notifications/cancelled for a request of its own, which the client knows under
+// another id.
+func (l *ledger) withdrawn(s *session, m message) message {
+	token := peek(m.raw, "params", "requestId")
+	for id, sr := range l.asked {
+		if sr.sess == s && sr.id == string(token) {
+			delete(l.asked, id)
+			return splice(m, token, id)
+		}
+	}
+	return m
+}
+
+// rises keeps progress rising for the client: a resent call begins again, and its first steps are known.
+func (l *ledger) rises(m message) bool {
+	c := l.byToken[string(peek(m.raw, "params", "progressToken"))]
+	if c == nil {
+		return true
+	}
+	var v float64
+	if json.Unmarshal(peek(m.raw, "params", "progress"), &v) != nil || c.progress > 0 && v <= c.progress {
+		return false
+	}
+	c.progress = v
+	return true
+}
+
+// withSubscription gives a message of a subscription that was opened again the id that the client knows.
+func withSubscription(m message, c *call) message {
+	root := "params"
+	if m.kind == response {
+		root = "result"
+	}
+	if token := peek(m.raw, root, "_meta", "io.modelcontextprotocol/subscriptionId"); string(token) == c.up {
+		return splice(m, token, c.m.id)
+	}
+	return m
+}
+
 // repeatable is the closed list of methods that may be sent again although an earlier sending may have
 // been acted on. Everything else, conservatively, may not; tools/call is decided by the tool.
 func repeatable(method string) bool {
@@ -203,15 +271,16 @@ func repeatable(method string) bool {
 // What makes a session ours: everything that has to be said again to a server that has forgotten us, and
 // everything that the client was promised.
 type ours struct {
-	hello       *message           // the client's initialize
-	initialized *message           // its notifications/initialized
-	level       *message           // its last logging/setLevel that was not refused
+	hello       message            // the client's initialize; raw is nil if it has said none
+	initialized message            // its notifications/initialized, likewise
+	level       message            // its last logging/setLevel that was not refused, likewise
 	subscribed  map[string]message // live resources/subscribe by uri token
-	promise     *handshake         // what the client was told
+	promise     *handshake         // what the client was told; nil: nothing yet
 }
 
 // A handshake is the part of an initialize result that may be remembered.
 type handshake struct {
+	Asked           string          `json:"asked,omitempty"` // the protocolVersion that the client asked for
 	ProtocolVersion string          `json:"protocolVersion"`
 	Capabilities    json.RawMessage `json:"capabilities"`
 	ServerInfo      json.RawMessage `json:"serverInfo"`
@@ -219,13 +288,19 @@ type handshake struct {
 
 // readHandshake reads the result of initialize. It reports false if that is no such result.
 func readHandshake(m message) (*handshake, bool) {
-	h := &handshake{
-		Capabilities: peek(m.raw, "result", "capabilities"),
-		ServerInfo:   peek(m.raw, "result", "serverInfo"),
-	}
 	v, ok := unquote(peek(m.raw, "result", "protocolVersion"))
-	h.ProtocolVersion = v
-	return h, ok && v != ""
+	return &handshake{
+		ProtocolVersion: v,
+		Capabilities:    bytes.Clone(peek(m.raw, "result", "capabilities")),
+		ServerInfo:      bytes.Clone(peek(m.raw, "result", "serverInfo")),
+	}, ok && v != ""
+}
+
+// result is h as the result of initialize.
+func (h handshake) result() json.RawMessage {
+	h.Asked = ""
+	raw, _ := json.Marshal(h) // its parts were scanned when they came
+	return raw
 }
 
 // has says whether the server declared a capability, such as "tools", "listChanged".
@@ -234,34 +309,47 @@ func (h *handshake) has(path ...string) bool {
 	return v != "" && v != "false" && v != "null"
 }
 
+// asks is the protocolVersion that the client asked for.
+func (o *ours) asks() string {
+	v, _ := unquote(peek(o.hello.raw, "params", "protocolVersion"))
+	return v
+}
+
 // note keeps what a request of the client that succeeded changed in the session.
 func (o *ours) note(c *call) {
 	uri := string(peek(c.m.raw, "params", "uri"))
 	switch c.m.method {
 	case "logging/setLevel":
-		m := c.m.keep()
-		o.level = &m
+		o.level = c.m.keep()
 	case "resources/subscribe":
 		if o.subscribed == nil {
 			o.subscribed = map[string]message{}
 		}
-		o.subscribed[uri] = c.m.keep()
+		if len(o.subscribed) < maxSubscribed {
+			o.subscribed[uri] = c.m.keep()
+		}
 	case "resources/unsubscribe":
 		delete(o.subscribed, uri)
 	}
 }
 
-// keep is m without its charge: small control messages that outlive their call.
-func (m message) keep() message {
-	m.charge = charge{}
-	return m
+// replay is what has to be said to a new session, after initialized.
+func (o *ours) replay(newID func() string) []message {
+	var ms []message
+	if o.level.raw != nil {
+		ms = append(ms, o.level.withID(newID()))
+	}
+	for _, m := range o.subscribed {
+		ms = append(ms, m.withID(newID()))
+	}
+	return ms
 }
 
 // changes are the notifications that tell the client, after a new session, what may be different now.
 func (o *ours) changes() []message {
 	var ms []message
 	for _, list := range []string{"tools", "prompts", "resources"} {
-		if o.promise != nil && o.promise.has(list, "listChanged") {
+		if o.promise.has(list, "listChanged") {
 			ms = append(ms, newNotification("notifications/"+list+"/list_changed", nil))
 		}
 	}
@@ -271,26 +359,27 @@ func (o *ours) changes() []message {
 	return ms
 }
 
-// A group is an array from the client (2025-03-26), answered as one array when all is answered.
-type group struct {
-	open int
-	raw  []byte
+// keep is m without its charge: small control messages that outlive their call.
+func (m message) keep() message {
+	m.charge = charge{}
+	return m
 }
 
-func (g *group) add(m message) (done bool) {
-	if len(g.raw) == 0 {
-		g.raw = append(g.raw, '[')
-	} else {
-		g.raw = append(g.raw, ',')
+// A group is an array from the client (2025-03-26), answered as one array when all is answered.
+type group struct {
+	open int // answers still to come
+	raw  bytes.Buffer
+}
+
+// add takes an answer, and returns the whole array with the last.
+func (g *group) add(m message) []byte {
+	g.raw.WriteByte("[,"[min(g.raw.Len(), 1)])
+	_, _ = g.raw.ReadFrom(m.body())
+	if g.open--; g.open > 0 {
+		return nil
 	}
-	body := new(bytes.Buffer)
-	body.ReadFrom(m.body())
-	g.raw = append(g.raw, body.Bytes()...)
-	g.open--
-	if g.open == 0 {
-		g.raw = append(g.raw, ']')
-	}
-	return g.open == 0
+	g.raw.WriteByte(']')
+	return g.raw.Bytes()
 }
 
 // A faultKind is one of the errors that the bridge itself makes. Their codes lie outside the range that
@@ -326,6 +415,35 @@ func splice(m message, token []byte, other string) message {
 	}
 	n.charge, n.as = m.charge, m.as
 	return n
+}
+
+// errorCode is the code of a JSON-RPC error, 0 if it is none.
+func errorCode(raw []byte) int {
+	n, _ := strconv.Atoi(string(peek(raw, "error", "code")))
+	return n
+}
+
+// scanLine reads a line of the client: a message, or an array of them.
+func scanLine(line []byte) ([]message, []error) {
+	if !isBatch(line) {
+		m, err := scan(line)
+		if err != nil {
+			return nil, []error{err}
+		}
+		return []message{m}, nil
+	}
+	ms, bad, err := scanBatch(line)
+	if err != nil {
+		bad = []error{err}
+	}
+	return ms, bad
+}
+
+// malformed is the reply to a line that is no message.
+func malformed(err error) message {
+	var bad *badMessage
+	errors.As(err, &bad)
+	return errorReply(bad.id, bad.code, bad.text, nil)
 }
 
 func randomPrefix() string { return rand.Text()[:12] }

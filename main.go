@@ -183,12 +183,9 @@ func (p *program) serve(ctx context.Context, stdin io.Reader, stdout io.Writer) 
 	kept := make(chan struct{})
 	go func() { k.run(work); close(kept) }()
 	b := newBridge(o, outside{p.connect, p.signIn, k.remember}, p.log, p.wire.mem)
-	err := b.run(ctx, stdin, stdout)
+	b.run(ctx, stdin, stdout)
 	stop()
 	<-kept
-	if err != nil {
-		return complain(p.stderr, err)
-	}
 	return 0
 }
 

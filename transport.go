@@ -61,6 +61,11 @@ type exchangeError struct {
 func (e *exchangeError) Error() string { return e.err.Error() }
 func (e *exchangeError) Unwrap() error { return e.err }
 
+// challenged says whether a credential may help.
+func (e *exchangeError) challenged() bool {
+	return e != nil && e.fate == refused && (e.status == http.StatusUnauthorized || e.status == http.StatusForbidden)
+}
+
 // A signInError says why there is no credential. It is made by oauth.go and headers.go.
 type signInError struct {
 	err    error
@@ -104,6 +109,19 @@ type transport interface {
 
 	// hangup ends the session, best effort, within ctx.
 	hangup(ctx context.Context) error
+}
+
+// A transportKind says which transport a session is on.
+type transportKind uint8
+
+const (
+	kindStreamable transportKind = iota + 1 // MCP 2025-03-26 to 2025-11-25
+	kindSSE                                 // MCP 2024-11-05
+	kindStateless                           // MCP 2026-07-28
+)
+
+func (k transportKind) String() string {
+	return [...]string{"none", "Streamable HTTP", "HTTP+SSE", "stateless HTTP"}[k]
 }
 
 // A wire is what every transport needs of the outside.

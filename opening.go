@@ -1,0 +1,391 @@
+package main
+
+// opening.go is how a line begins: which transport, which era of the protocol, the handshake, its replay
+// for a server that has forgotten us, and signing in. It is part of the loop (reconnect.go): it runs in its
+// goroutine and does no I/O.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	discoverTimeout = 10 * time.Second // then a modern client's server/discover is answered -32601
+	maxSignIns      = 3                // for one call
+)
+
+// begin takes the client's initialize: the start of its session, and the way back to the old era.
+func (b *bridge) begin(c *call) {
+	b.ours = ours{hello: c.m.keep()}
+	b.offline, b.kinds = false, nil
+	if b.sess != nil {
+		b.discard(b.sess)
+	}
+	if b.tr == nil && b.kind == kindStateless {
+		b.kind = 0
+	}
+	b.set(idle)
+}
+
+// open puts one message in the air.
+func (b *bridge) open() {
+	b.set(opening)
+	b.attempts++
+	if b.sess == nil {
+		kind := b.choose()
+		b.sess = &session{kind: kind, t: b.world.connect(kind), live: map[*exchange]bool{}}
+		if kind == kindSSE { // the hello follows once the endpoint is known
+			b.listen(&exchange{s: b.sess}, "", 0)
+			return
+		}
+	}
+	b.greet()
+}
+
+// choose says which transport to try: the one that was learnt, or else the next that the era of the client's
+// first request and the options allow.
+func (b *bridge) choose() transportKind {
+	if b.kind != 0 {
+		return b.kind
+	}
+	if len(b.kinds) == 0 {
+		b.refusal = nil
+		b.kinds = map[string][]transportKind{
+			"http-first": {kindStreamable, kindSSE},
+			"http-only":  {kindStreamable},
+			"sse-first":  {kindSSE, kindStreamable},
+			"sse-only":   {kindSSE},
+		}[b.transport]
+		if c := b.oldest(); b.protocol == "modern" || b.protocol == "auto" && c != nil && isModern(c.m) {
+			b.kinds = []transportKind{kindStateless}
+		}
+	}
+	k := b.kinds[0]
+	b.kinds = b.kinds[1:]
+	return k
+}
+
+// oldest is the first held request.
+func (b *bridge) oldest() *call {
+	for _, c := range b.queue {
+		if c.m.kind == request {
+			return c
+		}
+	}
+	return nil
+}
+
+// greet sends what proves the path: a knock if the session stands, else the hello of its era, in the
+// client's own words where it has said one.
+func (b *bridge) greet() {
+	s, first := b.sess, b.oldest()
+	switch {
+	case s.kind == kindStateless && s.established:
+		b.ask("server/discover", modernParams(first), b.stepped)
+	case s.kind == kindStateless:
+		hello := newRequest(b.newID(), "server/discover", modernParams(first))
+		if first != nil && first.m.method == "server/discover" {
+			hello = first.m.keep()
+		}
+		b.discoverBy = time.Now().Add(discoverTimeout)
+		b.send(&call{m: hello, then: func(m message, e *exchangeError) { b.discovered(first, m, e) }})
+	case s.established:
+		b.ask("ping", nil, b.stepped)
+	case b.hello.raw == nil: // a client without a handshake: its first line is the probe
+		s.established = true
+		b.gate()
+	default:
+		hello := b.hello
+		if b.byID[hello.id] == nil {
+			hello = hello.withID(b.newID())
+		}
+		b.send(&call{m: hello, then: b.welcomed})
+	}
+}
+
+// welcomed takes what became of initialize.
+func (b *bridge) welcomed(m message, e *exchangeError) {
+	s, again := b.sess, b.promise != nil
+	h, ok := readHandshake(m)
+	switch {
+	case e != nil && e.fate != final:
+		b.noEntry(e)
+		return
+	case e == nil && !ok:
+		e = &exchangeError{fate: final, status: 200, body: m.raw, err: errors.New("the server refused initialize")}
+		fallthrough
+	case e != nil:
+		b.mem.free(m.charge)
+		b.unwelcome(e)
+		return
+	case again && b.promise.ProtocolVersion != h.ProtocolVersion:
+		b.mem.free(m.charge)
+		b.discard(s)
+		b.giveUp(faultServerRefused, fmt.Sprintf("%s now speaks MCP %s, but the client was promised %s: restart the connection", b.server, clean(h.ProtocolVersion), clean(b.promise.ProtocolVersion)), nil)
+		return
+	case again && string(b.promise.Capabilities) != string(h.Capabilities):
+		b.log.Warn("the server's capabilities differ from those that the client was told", "server", b.server)
+	case !again:
+		b.promise = h
+	}
+	h.Asked = b.asks()
+	s.established, b.kind, b.met, b.remembered = true, s.kind, true, h
+	b.filter.reset()
+	b.replays, b.offline = again && !b.offline, false
+	if init := b.byID[b.hello.id]; init != nil && init.m.method == "initialize" {
+		b.answer(init, m)
+	} else {
+		b.mem.free(m.charge)
+	}
+	if again {
+		b.toSay = b.replay(b.newID)
+	}
+	b.say()
+}
+
+// noEntry handles a hello, a knock or a step of the replay that met no answer.
+func (b *bridge) noEntry(e *exchangeError) {
+	switch {
+	case e.challenged():
+		b.challenged(nil, e)
+	case e.fate == gone:
+		b.lost(b.sess, e)
+	default:
+		b.down(e)
+	}
+}
+
+// stepped takes what became of a knock or of a step of the replay: any answer is an answer.
+func (b *bridge) stepped(m message, e *exchangeError) {
+	b.mem.free(m.charge)
+	if e != nil && (e.fate != final || e.status == 0) {
+		b.noEntry(e)
+	} else if b.state == opening {
+		b.say()
+	}
+}
+
+// say sends the next line of the replay; with none left the gate opens.
+func (b *bridge) say() {
+	s := b.sess
+	switch {
+	case b.initialized.raw != nil && !s.initialized && s.kind != kindStateless:
+		s.initialized = true
+		b.send(&call{m: b.initialized, then: b.stepped})
+	case len(b.toSay) > 0:
+		m := b.toSay[0]
+		b.toSay = b.toSay[1:]
+		b.send(&call{m: m, then: b.stepped})
+	default:
+		b.gate()
+	}
+}
+
+// gate opens: the session stands, and held lines go out.
+func (b *bridge) gate() {
+	now, s := time.Now(), b.sess
+	recovered := !b.outage.IsZero()
+	if recovered {
+		b.reconnects++
+		b.log.Info("reconnected", "server", b.server, "after", now.Sub(b.outage).Round(time.Millisecond), "attempts", b.attempts, "newSession", b.replays)
+	} else if b.attempts > 0 {
+		b.log.Info("connected", "server", b.server, "transport", s.kind.String())
+	}
+	b.readyAt, b.heard, b.outage, b.attempts, b.lastError = now, now, time.Time{}, 0, ""
+	b.set(ready)
+	if b.replays {
+		b.replays = false
+		for _, m := range b.changes() {
+			b.write(m)
+		}
+	}
+	if recovered && b.tr != nil {
+		up, down := b.tr.lost()
+		b.carry(message{}, up, down)
+	}
+	if s.kind == kindStreamable && s.initialized && s.stream == nil {
+		b.listen(&exchange{s: s}, "", 0)
+	}
+}
+
+// unwelcome decides what a refused hello means: another era, another transport, or no entry.
+func (b *bridge) unwelcome(e *exchangeError) {
+	b.discard(b.sess)
+	code := errorCode(e.body)
+	modern := isModernError(code) || code == -32601 || e.status == 400 && code == -32602
+	init := b.byID[b.hello.id]
+	switch {
+	case b.promise != nil || init == nil || b.kind != 0: // it knew us once: whatever this is, it passes
+		b.kind = 0
+		b.down(e)
+	case modern && b.protocol == "auto" && b.tr == nil && !b.notModern:
+		b.refusal = e
+		b.translate(init)
+	case (e.status == 400 || e.status == 404 || e.status == 405) && len(b.kinds) > 0:
+		b.refusal = e
+		b.open()
+	default:
+		if b.refusal != nil { // what the preferred transport said tells more
+			e = b.refusal
+		}
+		b.kinds = nil
+		b.set(idle)
+		if m := e.reply(); m.kind == response {
+			b.answer(init, m)
+		} else {
+			b.refused(init, e)
+		}
+	}
+}
+
+// translate makes an old client understand a new server from here on.
+func (b *bridge) translate(init *call) {
+	b.log.Info("the server speaks MCP 2026-07-28 only: translating for a client of an earlier revision", "server", b.server)
+	b.tr, b.kind = newTranslator(b.prefix+"-t"), kindStateless
+	b.drop(init)
+	b.set(idle)
+	up, down := b.tr.fromClient(b.hello)
+	b.carry(message{}, up, down)
+}
+
+// discovered takes what became of server/discover: the verdict on the server's era. first is the held
+// request that waits for it.
+func (b *bridge) discovered(first *call, m message, e *exchangeError) {
+	text := m.raw
+	if e != nil {
+		text = e.body
+	}
+	switch {
+	case e != nil && e.fate != final:
+		b.noEntry(e)
+		return
+	case (e != nil || m.failed) && !isModernError(errorCode(text)):
+		b.mem.free(m.charge)
+		b.old()
+		return
+	case e != nil:
+		m = e.reply()
+	}
+	b.sess.established, b.kind, b.met = true, kindStateless, true
+	b.filter.reset()
+	if first != nil && first.state == held && first.m.method == "server/discover" {
+		b.answer(first, m)
+	} else {
+		b.mem.free(m.charge)
+	}
+	b.gate()
+}
+
+// old is the verdict that the server knows no 2026-07-28, or the lack of one in time. Nothing is pinned by
+// it: a client that knows both eras goes on with initialize.
+func (b *bridge) old() {
+	b.discard(b.sess)
+	b.set(idle)
+	if b.tr != nil { // it did not want our initialize, but is not modern either
+		b.tr, b.notModern, b.kind = nil, true, 0
+		for _, c := range b.byID {
+			b.drop(c)
+		}
+		b.accept(b.hello)
+		return
+	}
+	for _, c := range b.byID {
+		if isModern(c.m) {
+			b.wrongEra(c)
+		}
+	}
+}
+
+// wrongEra answers a request of 2026-07-28 where the server knows only earlier revisions.
+func (b *bridge) wrongEra(c *call) {
+	const text = "the server speaks an MCP revision before 2026-07-28: begin with initialize"
+	if c.m.method == "server/discover" {
+		b.answer(c, errorReply(c.m.id, -32601, text, nil))
+	} else {
+		b.fail(c, faultNotTranslatable, text, nil)
+	}
+}
+
+// isModern says whether a request is of 2026-07-28.
+func isModern(m message) bool {
+	return m.method == "server/discover" || peek(m.raw, "params", "_meta", "io.modelcontextprotocol/protocolVersion") != nil
+}
+
+// isModernError says whether only a server of 2026-07-28 answers with this code.
+func isModernError(code int) bool { return code <= -32020 && code >= -32022 }
+
+// modernMeta is the metadata of a request of the bridge's own in 2026-07-28: what the client sent in c.
+func modernMeta(c *call) json.RawMessage {
+	const prefix = "io.modelcontextprotocol/"
+	meta := map[string]json.RawMessage{
+		prefix + "protocolVersion":    json.RawMessage(`"2026-07-28"`),
+		prefix + "clientCapabilities": json.RawMessage(`{}`),
+	}
+	for _, k := range []string{"protocolVersion", "clientCapabilities", "clientInfo"} {
+		if c != nil {
+			if v := peek(c.m.raw, "params", "_meta", prefix+k); v != nil {
+				meta[prefix+k] = v
+			}
+		}
+	}
+	raw, _ := json.Marshal(meta) // cannot fail: every value was scanned
+	return raw
+}
+
+func modernParams(c *call) json.RawMessage {
+	return json.RawMessage(`{"_meta":` + string(modernMeta(c)) + `}`)
+}
+
+// challenged holds a call until there is a credential for it. c is nil where a call of the bridge's own met the
+// challenge.
+func (b *bridge) challenged(c *call, e *exchangeError) {
+	if c != nil {
+		c.signIns++
+		if c.signIns > maxSignIns {
+			b.fail(c, faultAuthorization, b.server+" keeps refusing the credential", e)
+			return
+		}
+		b.hold(c)
+		if e.status == 401 && e.challenge == "" && !c.gone && c.sess == b.sess && c.sess.kind != kindStateless {
+			c.gone = true // some servers say so when they have forgotten a session: a new hello tells
+			b.lost(c.sess, e)
+			return
+		}
+	}
+	b.lastError = e.Error()
+	b.set(signingIn)
+	if b.signing {
+		return
+	}
+	b.signing = true
+	ctx, cancel := b.child()
+	b.spawn(func() {
+		defer cancel(nil)
+		err := b.world.signIn(ctx, e.challenge, e.status, func(hint string) {
+			_ = b.tell(ctx, event{do: func() { b.hint = hint }})
+		})
+		_ = b.tell(ctx, event{do: func() { b.signed(err) }})
+	})
+}
+
+// signed takes the end of a sign-in.
+func (b *bridge) signed(err error) {
+	b.signing, b.hint = false, ""
+	var failure *signInError
+	switch {
+	case b.state != signingIn:
+	case err == nil && b.sess != nil && b.sess.established:
+		b.say()
+	case err == nil:
+		b.open()
+	case errors.As(err, &failure) && failure.outage:
+		b.down(&exchangeError{fate: unsent, err: err, wait: failure.wait})
+	case failure != nil:
+		b.giveUp(faultAuthorization, strings.TrimSpace("signing in failed: "+err.Error()+". "+failure.hint), err)
+	default:
+		b.giveUp(faultAuthorization, "signing in failed: "+err.Error(), err)
+	}
+}

@@ -1,0 +1,230 @@
+package main
+
+// watch.go is what the loop does by the clock: it ends what was held too long, finds out whether a silent line
+// is alive, and comforts clients that wait. It is part of the loop (reconnect.go): it runs in its goroutine and does
+// no I/O.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	initializeTimeout = 45 * time.Second // clients give up at 60
+	offlineAfter      = 10 * time.Second // then a remembered handshake answers initialize
+	lateHold          = 5 * time.Second  // a call that arrives in a long outage is held at least so long
+	acceptedTimeout   = 10 * time.Second // for the answer to a request that was answered 202
+	silence           = 10 * time.Second // with a call waiting: then probe
+	probeTimeout      = 10 * time.Second
+	deadSilence       = 5 * time.Minute // condemns a server that may be single-threaded and busy
+	tickEvery         = 250 * time.Millisecond
+	sleptJump         = 5 * time.Second // of the wall clock against the monotonic clock: the machine slept
+)
+
+// nextWake is when tick has something to do at the earliest.
+func (b *bridge) nextWake(now time.Time) time.Time {
+	next := now.Add(time.Hour)
+	if b.pingInterval > 0 && b.streaming() {
+		next = b.talked.Add(b.pingInterval)
+	}
+	if b.waiting() || b.probing != nil {
+		next = now.Add(tickEvery)
+	}
+	if !b.eof.IsZero() && b.deadline.Before(next) {
+		next = b.deadline
+	}
+	if b.state == waiting && b.redialAt.Before(next) {
+		next = b.redialAt
+	}
+	return next
+}
+
+// streaming says whether a stream of the server is open.
+func (b *bridge) streaming() bool {
+	if b.state != ready || b.sess.streamOpen {
+		return b.state == ready
+	}
+	for c := range b.inflight {
+		if c.standing() {
+			return true
+		}
+	}
+	return false
+}
+
+// tick does what time asks for.
+func (b *bridge) tick(now time.Time) {
+	if b.state == waiting && !now.Before(b.redialAt) {
+		b.open()
+	}
+	if b.outBytes >= maxOut { // we hold the streams up ourselves
+		return
+	}
+	b.expire(now)
+	if b.state == opening && b.sess.kind == kindStateless && !b.sess.established && now.After(b.discoverBy) {
+		b.old()
+	}
+	if b.state == ready {
+		b.watch(now)
+	}
+	b.wall = now
+}
+
+// expire answers the lines that will have been held as long as they may be at the time at.
+func (b *bridge) expire(at time.Time) {
+	for _, c := range b.byID {
+		var limit time.Time
+		switch {
+		case c.standing():
+			continue
+		case !c.accepted.IsZero():
+			if at.Sub(c.accepted) > acceptedTimeout {
+				b.unsure(c, &exchangeError{fate: unknown, err: errors.New("the server accepted the request and never answered")})
+			}
+			continue
+		case c.state != held && c.state != parked:
+			continue
+		case c.m.method == "initialize":
+			if h := b.remembered; h != nil && b.offlineStart && b.promise == nil && b.state != signingIn && h.Asked == b.asks() && time.Since(c.arrived) >= offlineAfter {
+				b.startOffline(c)
+				continue
+			}
+			limit = c.arrived.Add(initializeTimeout)
+		default:
+			limit = b.heard.Add(b.holdTimeout)
+			if late := c.arrived.Add(lateHold); late.After(limit) {
+				limit = late
+			}
+		}
+		switch {
+		case at.Before(limit):
+		case b.state == signingIn:
+			b.fail(c, faultAuthorization, strings.TrimSpace("signing in to "+b.server+" is not finished. "+b.hint), nil)
+		default:
+			b.fail(c, faultNotSent, fmt.Sprintf("%s could not be reached for %v (%d attempts)", b.server, time.Since(c.arrived).Round(time.Second), b.attempts), errors.New(b.lastError))
+		}
+	}
+}
+
+// startOffline answers initialize from memory. The real hello goes on.
+func (b *bridge) startOffline(c *call) {
+	b.offline, b.promise = true, b.remembered
+	b.log.Warn("the server cannot be reached: answering initialize with what it said last", "server", b.server)
+	b.answer(c, newResult(c.m.id, b.remembered.result()))
+}
+
+// watch finds out whether a silent line is alive, by a ping on a connection of its own.
+func (b *bridge) watch(now time.Time) {
+	slept := now.Round(0).Sub(b.wall.Round(0))-now.Sub(b.wall) > sleptJump
+	quiet := now.Sub(b.lastByte())
+	if p := b.probing; p != nil {
+		if now.Sub(p.sentAt) >= probeTimeout && (b.chatty || quiet >= deadSilence) {
+			b.dead()
+		}
+		return
+	}
+	due := slept && len(b.sess.live) > 0 || b.pingInterval > 0 && b.streaming() && now.Sub(b.talked) >= b.pingInterval
+	for c := range b.inflight {
+		due = due || c.then == nil && c.m.kind == request && !c.standing() && now.Sub(c.sentAt) >= silence && quiet >= silence
+	}
+	for x := range b.sess.live {
+		if !x.done.IsZero() && now.Sub(x.done) > lingering {
+			x.cancel(errOver)
+		}
+	}
+	if !due {
+		return
+	}
+	p := &call{m: newRequest(b.newID(), "ping", nil)}
+	if b.sess.kind == kindStateless {
+		p.m = newRequest(b.newID(), "server/discover", modernParams(nil))
+	}
+	p.then = func(m message, e *exchangeError) {
+		b.mem.free(m.charge)
+		b.probed(p, e)
+	}
+	b.probing = p
+	b.send(p)
+}
+
+// lastByte is when the server was last heard, on any exchange.
+func (b *bridge) lastByte() time.Time {
+	last := b.heard
+	for x := range b.sess.live {
+		if n := x.p.heard.Load(); n > 0 && x.p.start.Add(time.Duration(n)).After(last) {
+			last = x.p.start.Add(time.Duration(n))
+		}
+	}
+	return last
+}
+
+// probed takes what became of a probe. Any answer says that the server is there; then a repeatable call whose
+// reused connection has not brought so much as headers is sent once more, on a fresh one, and everything
+// else waits, for hours if need be.
+func (b *bridge) probed(p *call, e *exchangeError) {
+	if b.probing != p {
+		return
+	}
+	b.probing = nil
+	switch {
+	case e != nil && e.fate == gone:
+		b.lost(p.sess, e)
+		return
+	case e != nil && e.status == 0:
+		b.dead()
+		return
+	}
+	for c := range b.inflight {
+		if x := c.x; c.then == nil && c.again && !c.fresh && x != nil && !x.resume && p.sentAt.Sub(c.sentAt) >= silence && x.p.reused.Load() && !x.p.headers.Load() {
+			c.fresh = true
+			x.cancel(errSilent)
+			b.send(c)
+		}
+	}
+}
+
+// dead condemns the line: everything that is open on it ends, with an unknown outcome.
+func (b *bridge) dead() {
+	s, e := b.sess, &exchangeError{fate: unknown, err: errSilent}
+	b.probing = nil
+	for x := range s.live {
+		x.cancel(errSilent)
+	}
+	if s.kind == kindSSE {
+		b.lost(s, e)
+	} else {
+		b.down(e)
+	}
+}
+
+// proves learns from an answer whether this server answers while a call is waiting. Only the answer to
+// something that was sent well after that call proves it.
+func (b *bridge) proves(c *call) {
+	if b.chatty {
+		return
+	}
+	for o := range b.inflight {
+		if o != c && o.m.kind == request && !o.standing() && c.sentAt.Sub(o.sentAt) >= time.Second {
+			b.chatty = true
+			return
+		}
+	}
+}
+
+// comfort tells a client whose call is held, and who asked for progress, that it is not forgotten: many
+// clients begin their time limit anew on it. The values are tiny, so that the server's own can follow.
+func (b *bridge) comfort(c *call) {
+	if c.token == "" || c.state != held {
+		return
+	}
+	c.progress += 1e-6
+	text := fmt.Sprintf("reconnecting to %s, attempt %d", b.server, b.attempts+1)
+	if next := time.Until(b.redialAt).Round(time.Second); next > 0 {
+		text += fmt.Sprintf(", next in %v", next)
+	}
+	params, _ := json.Marshal(map[string]any{"progressToken": json.RawMessage(c.token), "progress": c.progress, "message": text})
+	b.toClient(newNotification("notifications/progress", params))
+}
