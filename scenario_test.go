@@ -384,10 +384,10 @@ func (p *player) run() {
 	p.in, p.signal, p.ended = out, cancel, make(chan error, 1)
 	b := newBridge(p.options, world, log, mem)
 	go func() {
-		err := b.run(ctx, in, playerOut{p})
+		b.run(ctx, in, playerOut{p})
 		in.Close()
-		p.say("bridge: ended (%v)", err)
-		p.ended <- err
+		p.say("bridge: ended")
+		p.ended <- nil
 	}()
 }
 
