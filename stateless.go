@@ -345,12 +345,11 @@ func quote(s string) []byte {
 // made where they are missing. nil removes the member. Every other byte stays.
 func set(raw, value []byte, path ...string) []byte {
 	name := path[0]
+	if value == nil && peek(raw, path...) == nil {
+		return raw
+	}
 	if len(path) > 1 {
-		inner := peek(raw, name)
-		if inner == nil && value == nil {
-			return raw
-		}
-		value = set(inner, value, path[1:]...)
+		value = set(peek(raw, name), value, path[1:]...)
 	}
 	before, from, to := 1, 0, 0 // where the member before it ends, and where its value stands
 	each(raw, func(key []byte, f, t int) {
@@ -368,8 +367,6 @@ func set(raw, value []byte, path ...string) []byte {
 			to = next + 1 // a comma goes with it: the one before, of which the first has none
 		}
 		return slices.Concat(raw[:before], raw[to:])
-	case value == nil:
-		return raw
 	}
 	if at(raw, 0) != '{' { // not there, or null
 		raw = []byte("{}")
