@@ -46,10 +46,10 @@ func newFilter(o filterOptions) *filter {
 func (f *filter) list(m message) message {
 	return editTools(m, func(tool []byte) []byte {
 		name, ok := unquote(peek(tool, "name"))
-		if _, known := f.tools[name]; !known {
-			f.size += len(name)
-		}
-		if ok && f.size <= maxNoted {
+		if _, known := f.tools[name]; ok && (known || f.size+len(name) <= maxNoted) {
+			if !known {
+				f.size += len(name)
+			}
 			claims := func(hint string) bool { return string(peek(tool, "annotations", hint)) == "true" }
 			f.tools[name] = hints{claims("readOnlyHint"), claims("readOnlyHint") || claims("idempotentHint")}
 		}

@@ -299,7 +299,7 @@ func (t *translator) serverAnswers(m message) {
 	case c != nil:
 		delete(t.calls, id)
 		t.answered(c, m)
-	case id == t.hello:
+	case id == t.hello && id != "":
 		t.discovered(m)
 	case t.opening != nil && t.opening.id == id:
 		t.opened(false, nil)

@@ -227,6 +227,8 @@ host> {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"t"}}
 up: {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"t","_meta":$meta}}
 server> {"jsonrpc":"2.0","id":4,"error":{"code":-32021,"message":"needs sampling","data":{"requiredCapabilities":{"sampling":{}}}}}
 host< {"jsonrpc":"2.0","id":4,"error":{"code":-32021,"message":"needs sampling","data":{"requiredCapabilities":{"sampling":{}}}}}`},
+	{"an error that answers nothing", startAll + `
+server> {"jsonrpc":"2.0","error":{"code":1,"message":"m"}}`},
 	{"requests of the server", startAll + `
 server> {"jsonrpc":"2.0","id":1,"method":"roots/list"}`},
 
