@@ -155,10 +155,13 @@ func (s *stateless) headers(m message) http.Header {
 		"Mcp-Protocol-Version": {headerValue(version)},
 		"Mcp-Method":           {headerValue(m.method)},
 	}
-	source := map[string]string{
-		"tools/call": "name", "prompts/get": "name", "resources/read": "uri",
-		"tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId",
-	}[m.method]
+	source := "name" // of tools/call and prompts/get; other methods have no such parameter
+	switch m.method {
+	case "resources/read":
+		source = "uri"
+	case "tasks/get", "tasks/update", "tasks/cancel":
+		source = "taskId"
+	}
 	name, ok := unquote(peek(m.raw, "params", source))
 	if !ok {
 		return h
@@ -290,6 +293,9 @@ func (w *walk) annotation(value, kind any, path []string, reachable bool) {
 // nothing. m itself comes back if edit changed none.
 func editTools(m message, edit func(tool []byte) []byte) message {
 	tools := peek(m.raw, "result", "tools")
+	if at(tools, 0) != '[' {
+		return m
+	}
 	list, changed := []byte{'['}, false
 	each(tools, func(_ []byte, from, to int) {
 		tool := edit(tools[from:to:to])

@@ -355,7 +355,7 @@ func oldForm(method string, m message) message {
 // ask puts what the server wants to know to the client (MCP 2026-07-28 mrtr). A server that wants nothing but to
 // be asked again is.
 func (t *translator) ask(c *pending, m message) {
-	wants := peek(m.raw, "result", "inputRequests")
+	wants := object(peek(m.raw, "result", "inputRequests"))
 	c.state, c.answers, c.waiting = peek(m.raw, "result", "requestState"), nil, 0
 	c.rounds++
 	t.park(c, len(c.raw)+len(m.raw))
@@ -366,7 +366,7 @@ func (t *translator) ask(c *pending, m message) {
 		params := object(peek(wants[from:to], "params"))
 		capability, _ := answerOf(method)
 		link := string(peek(params, "mode")) == `"url"`
-		if peek(t.can, capability) == nil || link && peek(t.can, capability, "url") == nil {
+		if capability == "" || peek(t.can, capability) == nil || link && peek(t.can, capability, "url") == nil {
 			trouble = "the server asks the client for what it has not declared: " + clean(method)
 			return
 		}
@@ -378,11 +378,12 @@ func (t *translator) ask(c *pending, m message) {
 		asked = append(asked, newRequest(id, method, params))
 	})
 	switch c.waiting = len(asked); {
+	case trouble != "":
 	case c.method != "tools/call" && c.method != "prompts/get" && c.method != "resources/read":
 		trouble = "the server asks for input to a request for which its protocol version does not allow it"
 	case c.rounds > maxRounds:
 		trouble = fmt.Sprintf("the server asked for input more than %d times", maxRounds)
-	case at(c.state, 0) != '"' && (c.state != nil || at(wants, 0) != '{'):
+	case at(c.state, 0) != '"' && (c.state != nil || asked == nil):
 		trouble = "the server asks for input in a form that is not valid"
 	case len(t.asks)+len(asks) > maxAsks || t.parked > maxParked:
 		trouble = tooMuch
