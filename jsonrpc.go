@@ -70,10 +70,14 @@ func notJSON(at int, id string) error {
 // protocol, Messages).
 func scan(line []byte) (message, error) {
 	m, err := scanEnvelope(line)
-	if err == nil && !utf8.Valid(line) {
-		return message{}, &badMessage{-32700, "", "the message is not valid UTF-8"}
+	if utf8.Valid(line) {
+		return m, err
 	}
-	return m, err
+	bad := &badMessage{code: -32700, text: "the message is not valid UTF-8"}
+	if m.kind == request {
+		bad.id = m.id
+	}
+	return message{}, bad
 }
 
 // scanEnvelope is scan without the check for UTF-8.
@@ -88,13 +92,15 @@ func scanEnvelope(b []byte) (message, error) {
 	end := each(b, func(key []byte, from, to int) {
 		for i, name := range [...]string{"jsonrpc", "id", "method", "params", "result", "error"} {
 			same, alike := sameName(key, name)
-			odd = odd || alike && (!same || token[i] != nil)
-			if same {
-				token[i] = b[from:to]
+			if !alike {
+				continue
 			}
-			if same && i == id {
+			odd = odd || !same || token[i] != nil
+			token[i] = b[from:to]
+			if i == id {
 				m.idAt, m.idEnd = from-start, to-start
 			}
+			return
 		}
 	})
 
@@ -177,24 +183,26 @@ func methodName(token []byte) (string, bool) {
 }
 
 // unquote decodes a string token; false if it is none.
-func unquote(token []byte) (s string, ok bool) {
+func unquote(token []byte) (string, bool) {
 	if len(token) < 2 || token[0] != '"' {
 		return "", false
 	}
 	if bytes.IndexByte(token, '\\') < 0 {
 		return string(token[1 : len(token)-1]), true
 	}
-	return s, json.Unmarshal(token, &s) == nil
+	var s string
+	err := json.Unmarshal(token, &s)
+	return s, err == nil
 }
 
-// sameName compares a key, as a token, with a name: same is JSON's answer, alike that of a parser that ignores
+// sameName compares a key, as a token, with an ASCII name: same is JSON's answer, alike that of a parser that ignores
 // case, as Go's does.
 func sameName(key []byte, name string) (same, alike bool) {
 	if len(key) == len(name)+2 && string(key[1:len(key)-1]) == name {
 		return true, true
 	}
-	if c := at(key, 1); c < utf8.RuneSelf && c != '\\' && c|0x20 != name[0]|0x20 {
-		return false, false
+	if c := at(key, 1); c < utf8.RuneSelf && c != '\\' && (name == "" || c|0x20 != name[0]|0x20) {
+		return false, false // the quick answer
 	}
 	s, _ := unquote(key)
 	return s == name, strings.EqualFold(s, name)
@@ -681,6 +689,9 @@ func (l *lineReader) piece() (part []byte, whole bool, err error) {
 			part = l.buf[l.from : l.seen+i]
 			l.from = l.seen + i + 1
 			l.seen = l.from
+			if l.from == l.to && len(l.buf) == lastPiece {
+				l.buf, l.from, l.seen, l.to = make([]byte, linePiece), 0, 0, 0
+			}
 			return part, true, nil
 		}
 		l.seen = l.to
@@ -688,8 +699,6 @@ func (l *lineReader) piece() (part []byte, whole bool, err error) {
 		case l.err != nil:
 			part, l.from = l.buf[l.from:l.to], l.to
 			return part, true, l.err
-		case l.from == l.to && len(l.buf) > linePiece:
-			l.buf, l.from, l.to = make([]byte, linePiece), 0, 0
 		case l.from == l.to || l.to == len(l.buf) && l.from > len(l.buf)/2:
 			l.from, l.to = 0, copy(l.buf, l.buf[l.from:l.to])
 		case l.to == len(l.buf):

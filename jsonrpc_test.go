@@ -71,8 +71,8 @@ func TestScanRefused(t *testing.T) {
 		{`{"jsonrpc":"2.0","id":1,"id":2,"method":"m",}`, -32700, ``},
 		{`{"jsonrpc":"2.0","id":1,"method":"m"} x`, -32700, `1`},
 		{`{"jsonrpc":"2.0","id":1,"method":"m"}{}`, -32700, `1`},
-		{"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"params\":{\"\xff\":1}}", -32700, ``},
-		{"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"\xc3\":1}", -32700, ``},
+		{"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"params\":{\"\xff\":1}}", -32700, `1`},
+		{"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"m\",\"\xc3\":1}", -32700, `1`},
 		{"\ufeff" + `{"jsonrpc":"2.0","id":1,"method":"m"}`, -32700, ``},
 		{`{"jsonrpc":"2.0","id":01,"method":"m"}`, -32700, ``},
 		{`{"jsonrpc":"2.0","id":'1',"method":"m"}`, -32700, ``},
@@ -311,8 +311,6 @@ func TestWithID(t *testing.T) {
 			t.Errorf("%s was changed", test.line)
 		}
 	}
-	w := bufio.NewWriterSize(iotest.TruncateWriter(nil, 0), 16)
-	_ = w // bufio's first error is what writeLine returns
 	failing := bufio.NewWriterSize(writerFunc(func([]byte) (int, error) { return 0, io.ErrClosedPipe }), 16)
 	m, _ := scan([]byte(`{"jsonrpc":"2.0","id":1,"method":"m"}`))
 	if err := m.withID("2").writeLine(failing); err != io.ErrClosedPipe {
@@ -736,5 +734,364 @@ func TestBudgetCrowd(t *testing.T) {
 	wg.Wait()
 	if b.used != 0 || b.reserved || b.freed != nil {
 		t.Errorf("%+v", b)
+	}
+}
+
+// envelope is what encoding/json makes of a text: ok says whether the text is one message by the rules of
+// scan, where that can be told from the decoded members.
+func envelope(b []byte) (members map[string]json.RawMessage, ok bool) {
+	if !utf8.Valid(b) || !json.Valid(b) || json.Unmarshal(b, &members) != nil || members == nil {
+		return nil, false
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.Token()
+	seen := map[string]bool{}
+	for d.More() {
+		key, _ := d.Token()
+		name := key.(string)
+		for _, member := range []string{"jsonrpc", "id", "method", "params", "result", "error"} {
+			if strings.EqualFold(name, member) && (name != member || seen[name]) {
+				return nil, false
+			}
+		}
+		seen[name] = true
+		var skip json.RawMessage
+		if err := d.Decode(&skip); err != nil {
+			return nil, false
+		}
+	}
+	var method string
+	id, hasID := members["id"]
+	_, hasResult := members["result"]
+	failure, failed := members["error"]
+	_, asks := members["method"]
+	goodID := hasID && len(id) <= maxToken && (id[0] == '"' || !strings.ContainsAny(string(id), ".eEntf{["))
+	switch {
+	case string(members["jsonrpc"]) != `"2.0"`,
+		asks && (hasResult || failed), hasResult && failed, !asks && !hasResult && !failed,
+		failed && failure[0] != '{',
+		asks && (json.Unmarshal(members["method"], &method) != nil || string(members["method"]) == "null" || len(members["method"]) > maxToken),
+		asks && members["params"] != nil && strings.IndexByte("{[n", members["params"][0]) < 0,
+		asks && hasID && !goodID, hasResult && !goodID, failed && hasID && !goodID && string(id) != "null":
+		return nil, false
+	}
+	return members, true
+}
+
+func FuzzScan(f *testing.F) {
+	f.Fuzz(func(t *testing.T, b []byte) {
+		before := bytes.Clone(b)
+		valid := json.Valid(b)
+		if got := each(b, nil) == len(b) && len(b) > 0; got != valid {
+			if depth := strings.Count(string(b), "[") + strings.Count(string(b), "{"); depth <= maxDepth {
+				t.Fatalf("%q: valid is %v, encoding/json says %v", b, got, valid)
+			}
+		}
+		m, err := scan(b)
+		members, ok := envelope(b)
+		if ok != (err == nil) && strings.Count(string(b), "[")+strings.Count(string(b), "{") <= maxDepth {
+			t.Fatalf("%q: %v, but its envelope is %v", b, err, members)
+		}
+		if !bytes.Equal(b, before) {
+			t.Fatalf("%q became %q", before, b)
+		}
+		if err != nil {
+			var bad *badMessage
+			if !errors.As(err, &bad) || (bad.code == -32700) == (valid && utf8.Valid(b)) || m.raw != nil {
+				t.Fatalf("%q: %+v", b, err)
+			}
+			return
+		}
+		if !bytes.Equal(m.raw, bytes.Trim(b, " \t\r\n")) {
+			t.Fatalf("%q: raw %q", b, m.raw)
+		}
+		var method string
+		json.Unmarshal(members["method"], &method)
+		if m.method != method || m.failed != (members["error"] != nil) || (m.kind == response) != (members["method"] == nil) || (m.kind == notification) != (members["method"] != nil && members["id"] == nil) {
+			t.Fatalf("%q: %+v", b, m)
+		}
+		if id := members["id"]; string(id) != string(m.raw[m.idAt:m.idEnd]) {
+			t.Fatalf("%q: id %s", b, m.raw[m.idAt:m.idEnd])
+		} else if (m.id != "") != (id != nil && id[0] != 'n') {
+			t.Fatalf("%q: id %s", b, m.id)
+		} else if m.id != "" {
+			var x, y any
+			decode(t, m.id, &x)
+			decode(t, string(id), &y)
+			if x != y {
+				t.Fatalf("%q: id %s", b, m.id)
+			}
+		}
+		if m.kind == notification {
+			return
+		}
+		// Another id changes nothing else.
+		out, _ := io.ReadAll(m.withID(`"bridge"`).body())
+		n, err := scan(out)
+		if err != nil || n.id != `"bridge"` || n.kind != m.kind || n.method != m.method || len(out) != m.withID(`"bridge"`).size() {
+			t.Fatalf("%q became %q: %v", b, out, err)
+		}
+		back, _ := io.ReadAll(n.withID(string(m.raw[m.idAt:m.idEnd])).body())
+		if m.idAt < m.idEnd && !bytes.Equal(back, m.raw) {
+			t.Fatalf("%q came back as %q", m.raw, back)
+		}
+	})
+}
+
+func decode(t *testing.T, s string, v any) {
+	d := json.NewDecoder(strings.NewReader(s))
+	d.UseNumber()
+	if err := d.Decode(v); err != nil {
+		t.Fatal(s, err)
+	}
+}
+
+// member is peek for one name, by encoding/json.
+func member(b []byte, name string) (value []byte) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return nil
+	}
+	alike := 0
+	for d.More() {
+		key, _ := d.Token()
+		var v json.RawMessage
+		if err := d.Decode(&v); err != nil {
+			return nil
+		}
+		if strings.EqualFold(key.(string), name) {
+			alike++
+		}
+		if key == name {
+			value = v
+		}
+	}
+	if alike != 1 {
+		return nil
+	}
+	return value
+}
+
+func FuzzPeek(f *testing.F) {
+	f.Fuzz(func(t *testing.T, b []byte, name, inner string) {
+		got := peek(b, name, inner)
+		for _, c := range name + inner {
+			if c >= utf8.RuneSelf {
+				return // names are ASCII
+			}
+		}
+		if !json.Valid(b) || !utf8.Valid(b) || strings.Count(string(b), "[")+strings.Count(string(b), "{") > maxDepth {
+			return
+		}
+		if want := member(member(b, name), inner); !bytes.Equal(got, want) || (got == nil) != (want == nil) {
+			t.Fatalf("%q: %q.%q is %q, encoding/json says %q", b, name, inner, got, want)
+		}
+	})
+}
+
+func FuzzUnquote(f *testing.F) {
+	f.Fuzz(func(t *testing.T, token []byte) {
+		got, ok := unquote(token)
+		var want string
+		if skipString(token, 0) != len(token) || !utf8.Valid(token) {
+			return // unquote is for tokens that have been scanned; it may not panic on others
+		}
+		if err := json.Unmarshal(token, &want); !ok || err != nil || got != want {
+			t.Fatalf("%q: %q, %v, encoding/json says %q, %v", token, got, ok, want, err)
+		}
+	})
+}
+
+func FuzzScanBody(f *testing.F) {
+	f.Fuzz(func(t *testing.T, b []byte) {
+		before := bytes.Clone(b)
+		msgs, err := scanBody(b)
+		if len(b) != len(before) || bytes.ContainsAny(b, "\r\n") || !utf8.Valid(b) {
+			t.Fatalf("%q became %q", before, b)
+		}
+		for _, m := range msgs {
+			if n, err := scan(m.raw); err != nil || n.kind != m.kind || n.id != m.id || n.method != m.method || n.idAt != m.idAt || n.idEnd != m.idEnd || len(n.raw) != len(m.raw) {
+				t.Fatalf("%q: %+v, and once more %+v, %v", before, m, n, err)
+			}
+		}
+		if !utf8.Valid(before) || strings.Count(string(b), "[")+strings.Count(string(b), "{") > maxDepth {
+			return
+		}
+		// What encoding/json takes apart has the same messages, up to spacing.
+		var elements []json.RawMessage
+		if !isBatch(b) {
+			elements = []json.RawMessage{before}
+		} else if json.Unmarshal(before, &elements) != nil {
+			elements = nil
+		}
+		var want []string
+		bad := len(elements) == 0
+		for _, e := range elements {
+			if _, ok := envelope(e); ok {
+				want = append(want, strings.NewReplacer("\r", " ", "\n", " ").Replace(strings.Trim(string(e), " \t\r\n")))
+			} else {
+				bad = true
+			}
+		}
+		var got []string
+		for _, m := range msgs {
+			got = append(got, string(m.raw))
+		}
+		if diff := cmp.Diff(want, got); diff != "" || bad != (err != nil) {
+			t.Fatalf("%q: %v %s", before, err, diff)
+		}
+	})
+}
+
+func FuzzLineReader(f *testing.F) {
+	f.Fuzz(func(t *testing.T, in string, sizes []byte, max uint16, stretch uint32) {
+		if len(sizes) == 0 {
+			return
+		}
+		// Long lines come of stretching one byte: the fuzzer would not find them.
+		in = strings.Replace(in, "~", strings.Repeat("~", int(stretch%(3*linePiece))), 1)
+		mem := newBudget(1<<20, 1<<20)
+		limit := 1 + int(max)*8
+		var steps []int
+		for _, n := range sizes {
+			steps = append(steps, int(n)*int(n)*2)
+		}
+		var want []string
+		for _, line := range strings.Split(in, "\n") {
+			blank := strings.Trim(line, " \t\r") == ""
+			switch {
+			case len(line) > limit:
+				want = append(want, fmt.Sprintf("too large: %.3s", line))
+			case !blank:
+				want = append(want, strings.TrimSuffix(line, "\r"))
+			case len(line) > 1000:
+				return // so long a blank line may be returned, and is then refused as no JSON
+			}
+		}
+		if got := lines(t, &chunks{s: in, sizes: steps}, limit, mem); !cmp.Equal(got, want) {
+			t.Fatalf("%.200q by %v: %.200q, want %.200q", in, steps, got, want)
+		}
+	})
+}
+
+func benchmarkScan(b *testing.B, line []byte) {
+	b.SetBytes(int64(len(line)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := scan(line); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func benchmarkValid(b *testing.B, line []byte) {
+	b.SetBytes(int64(len(line)))
+	for b.Loop() {
+		if !json.Valid(line) {
+			b.Fatal("not valid")
+		}
+	}
+}
+
+// Lines as they come: a call, prose with escapes, structure, and base64.
+func benchmarkLines() map[string][]byte {
+	prose := strings.Repeat(`He said \"no\", twice.\nThe naïve Ärzte were not amused, nor \u00fcberzeugt; `, 900)
+	structure := strings.Repeat(`{"name":"a","value":-12.5e3,"tags":["x","y"],"ok":true,"none":null},`, 1000)
+	result := func(s string) []byte {
+		return []byte(`{"jsonrpc":"2.0","id":17,"result":{"content":[{"type":"text","text":"` + s + `"}],"isError":false}}`)
+	}
+	return map[string][]byte{
+		"tiny":      []byte(`{"jsonrpc":"2.0","id":17,"method":"tools/call","params":{"name":"add","arguments":{"a":1,"b":2}}}`),
+		"64K":       result(strings.Repeat("abcdefgh", 8<<10)),
+		"16M":       result(strings.Repeat("abcdefgh", 2<<20)),
+		"prose":     result(prose),
+		"structure": []byte(`{"jsonrpc":"2.0","id":17,"result":[` + structure + `0]}`),
+	}
+}
+
+func BenchmarkScan(b *testing.B) {
+	for name, line := range benchmarkLines() {
+		b.Run(name, func(b *testing.B) { benchmarkScan(b, line) })
+		b.Run(name+"/encoding-json", func(b *testing.B) { benchmarkValid(b, line) })
+	}
+}
+
+func BenchmarkPeek(b *testing.B) {
+	line := benchmarkLines()["tiny"]
+	b.ReportAllocs()
+	for b.Loop() {
+		if peek(line, "params", "name") == nil {
+			b.Fatal("nothing there")
+		}
+	}
+}
+
+// again reads s over and over.
+type again struct {
+	s string
+	i int
+}
+
+func (a *again) Read(b []byte) (n int, err error) {
+	for n < len(b) && n < 64<<10 {
+		k := copy(b[n:], a.s[a.i:])
+		n += k
+		a.i = (a.i + k) % len(a.s)
+	}
+	return n, nil
+}
+
+func BenchmarkLineReader(b *testing.B) {
+	for name, line := range benchmarkLines() {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(line)) + 1)
+			b.ReportAllocs()
+			mem := newBudget(64<<20, 64<<20)
+			l := newLineReader(&again{s: string(line) + "\n"}, 64<<20, mem)
+			for b.Loop() {
+				got, c, err := l.next(b.Context())
+				if err != nil || len(got) != len(line) {
+					b.Fatal(len(got), err)
+				}
+				mem.free(c)
+			}
+		})
+	}
+}
+
+func BenchmarkReadAll(b *testing.B) {
+	for name, line := range benchmarkLines() {
+		for _, size := range []int{-1, len(line)} {
+			b.Run(fmt.Sprintf("%s/%v", name, size > 0), func(b *testing.B) {
+				b.SetBytes(int64(len(line)))
+				b.ReportAllocs()
+				mem := newBudget(64<<20, 64<<20)
+				for b.Loop() {
+					body, c, err := readAll(b.Context(), bytes.NewReader(line), int64(size), 64<<20, mem)
+					if err != nil || len(body) != len(line) {
+						b.Fatal(len(body), err)
+					}
+					mem.free(c)
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkWriteLine(b *testing.B) {
+	m, err := scan(benchmarkLines()["tiny"])
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, m := range map[string]message{"raw": m, "with another id": m.withID(`"bridge-17"`)} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			w := bufio.NewWriterSize(io.Discard, 64<<10)
+			for b.Loop() {
+				if err := m.writeLine(w); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
