@@ -908,9 +908,15 @@ func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, f
 	return nil
 }
 
-// renew replaces a credential without a person. All instances agree on one that does it.
+// renew replaces a credential without a person. All instances agree on one that does it, which then has one
+// exchange to make: less than a lease is good for.
 func (a *authorizer) renew(ctx context.Context, old *tokens) error {
-	for {
+	d, err := a.known(ctx, old)
+	if err != nil {
+		return err
+	}
+	c, err := a.client(ctx, d, "")
+	for err == nil {
 		release, ours := a.store.lease(a.file("refresh_in_progress.json"))
 		if a.adopt(old) {
 			release()
@@ -918,36 +924,17 @@ func (a *authorizer) renew(ctx context.Context, old *tokens) error {
 		}
 		if ours {
 			defer release()
-			return a.refresh(ctx, old)
+			if newest := a.stored(); newest.Refresh != "" && newest.Issuer == old.Issuer {
+				old = newest
+			}
+			err = a.refresh(ctx, d, c, old)
+			break
 		}
 		select {
 		case <-time.After(200 * time.Millisecond):
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-	}
-}
-
-func (a *authorizer) refresh(ctx context.Context, old *tokens) error {
-	if newest := a.stored(); newest.Refresh != "" {
-		old = newest
-	}
-	d, err := a.known(ctx, old)
-	if err != nil {
-		return err
-	}
-	if a.o.clientCredentials {
-		return a.credentials(ctx, d)
-	}
-	c, err := a.client(ctx, d, "")
-	if err == nil {
-		form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {old.Refresh}}
-		if old.Scope != "" { // RFC 6749, 6: may be left out, but Entra wants it
-			form.Set("scope", old.Scope)
-		}
-		limited, cancel := context.WithTimeout(ctx, documentLimit)
-		defer cancel()
-		err = a.grant(limited, d, c, form, old)
 	}
 	var no *denial
 	var outage *signInError
@@ -959,6 +946,17 @@ func (a *authorizer) refresh(ctx context.Context, old *tokens) error {
 	spent.Refresh = ""
 	a.use(&spent, time.Time{})
 	return errors.Join(err, a.store.remove(a.file("tokens.json")))
+}
+
+func (a *authorizer) refresh(ctx context.Context, d *discovery, c *registration, old *tokens) error {
+	if a.o.clientCredentials {
+		return a.credentials(ctx, d)
+	}
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {old.Refresh}}
+	if old.Scope != "" { // RFC 6749, 6: may be left out, but Entra wants it
+		form.Set("scope", old.Scope)
+	}
+	return a.grant(ctx, d, c, form, old)
 }
 
 // disown forgets our registration if that was what the authorization server did not like.
@@ -1116,6 +1114,10 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 		}
 		ours, err := a.complete(ctx, back.query)
 		back.shown <- err
+		var outage *signInError
+		if errors.As(err, &outage) { // the next try would open the next tab: that is for a person to decide
+			err = outage.err
+		}
 		if ours {
 			return err
 		}
@@ -1218,11 +1220,8 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 		if errors.As(err, &no) {
 			a.disown(no)
 		}
-		if !errors.As(err, &outage) || !outage.outage {
+		if !errors.As(err, &outage) || !outage.outage || try == 5 {
 			return true, err
-		}
-		if try == 5 { // no outage any more, for that would open the next tab
-			return true, fmt.Errorf("redeeming the answer: %w", outage.err)
 		}
 		select {
 		case <-time.After(2 * time.Second):
