@@ -101,6 +101,8 @@ func (f *fakeAS) count(request string) int {
 	return n
 }
 
+func (f *fakeAS) asked() []string { f.mu.Lock(); defer f.mu.Unlock(); return slices.Clone(f.requests) }
+
 // once has the next request for path served by h.
 func (f *fakeAS) once(path string, h http.HandlerFunc) {
 	f.mu.Lock()

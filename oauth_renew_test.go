@@ -195,7 +195,7 @@ func TestRefreshVerdict(t *testing.T) {
 	}
 }
 
-func TestIDToken(t *testing.T) {
+func TestPresentIDToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newMemWorld(t)
 		w.as.idTokenLife = 10 * time.Minute

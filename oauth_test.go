@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // A signInWorld is an authorization server and an MCP server on loopback, or on a network in memory, and
@@ -35,11 +35,12 @@ type signInWorld struct {
 	written bytes.Buffer // logs at debug level, hints, errors
 	shown   chan string  // sign-in addresses, as a person sees them
 	pages   []string     // what the browser showed in the end
+	paged   chan string  // the same
 }
 
 // newWorld serves on real sockets: there is a listener in the program under test.
 func newWorld(t *testing.T) *signInWorld {
-	w := &signInWorld{t: t, dir: t.TempDir(), shown: make(chan string, 64), port: freePort(t)}
+	w := &signInWorld{t: t, dir: t.TempDir(), shown: make(chan string, 64), paged: make(chan string, 64), port: freePort(t)}
 	asServer := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.as.ServeHTTP(rw, r) }))
 	t.Cleanup(asServer.Close)
 	w.as = newFakeAS(asServer.URL + "/tenant")
@@ -55,7 +56,7 @@ func newWorld(t *testing.T) *signInWorld {
 // newMemWorld is for a bubble: nobody listens but the servers.
 func newMemWorld(t *testing.T) *signInWorld {
 	n := newMemNet()
-	w := &signInWorld{t: t, dir: t.TempDir(), shown: make(chan string, 64), port: 1}
+	w := &signInWorld{t: t, dir: t.TempDir(), shown: make(chan string, 64), paged: make(chan string, 64), port: 1}
 	w.as = newFakeAS("http://localhost:8081/tenant")
 	w.server = &fakeResource{as: w.as, url: "http://localhost:8080/mcp"}
 	memServe(t, n, "localhost:8081", w.as)
@@ -186,8 +187,10 @@ func (w *signInWorld) browse(address string) {
 	defer resp.Body.Close()
 	page, _ := io.ReadAll(resp.Body)
 	w.mu.Lock()
-	w.pages = append(w.pages, fmt.Sprintf("%d %s", resp.StatusCode, page))
+	text := fmt.Sprintf("%d %s", resp.StatusCode, page)
+	w.pages = append(w.pages, text)
 	w.mu.Unlock()
+	w.paged <- text
 }
 
 // person opens every address that is shown, until ctx ends.
@@ -257,11 +260,11 @@ func TestSignIn(t *testing.T) {
 		t.Errorf("the token request lacks something: %v", f)
 	}
 	wantOrder := []string{"GET /.well-known/oauth-authorization-server/tenant", "POST /tenant/register", "GET /tenant/authorize", "POST /tenant/token"}
-	if !slices.Equal(w.as.requests, wantOrder) {
-		t.Errorf("requests %q, want %q", w.as.requests, wantOrder)
+	if asked := w.as.asked(); !slices.Equal(asked, wantOrder) {
+		t.Errorf("requests %q, want %q", asked, wantOrder)
 	}
-	if len(w.pages) != 1 || !strings.HasPrefix(w.pages[0], "200 ") || !strings.Contains(w.pages[0], "You are signed in") {
-		t.Errorf("pages %q", w.pages)
+	if page := <-w.paged; !strings.HasPrefix(page, "200 ") || !strings.Contains(page, "You are signed in") {
+		t.Errorf("page %q", page)
 	}
 	files, _ := filepath.Glob(filepath.Join(w.dir, storeFolder, "*"))
 	var names []string
@@ -388,7 +391,9 @@ func TestDiscovery(t *testing.T) {
 			if tt.want == "" && status != 200 {
 				t.Errorf("status %d", status)
 			}
-			asked := append(slices.Clone(w.server.requests), w.as.requests...)
+			w.server.mu.Lock()
+			asked := append(w.as.asked(), w.server.requests...)
+			w.server.mu.Unlock()
 			for _, r := range tt.asked {
 				if !slices.Contains(asked, r) {
 					t.Errorf("%s was not requested: %q", r, asked)
@@ -442,10 +447,8 @@ func TestRedirect(t *testing.T) {
 			if tt.want != "" && w.as.count("POST /tenant/token") != 0 {
 				t.Error("the code was sent")
 			}
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if want := tt.code; len(w.pages) != 1 || !strings.HasPrefix(w.pages[0], want) || strings.Contains(w.pages[0], "<script") {
-				t.Errorf("pages %q", w.pages)
+			if page := <-w.paged; !strings.HasPrefix(page, cmp.Or(tt.code, "400")) || strings.Contains(page, "<script") {
+				t.Errorf("page %q", page)
 			}
 		})
 	}
@@ -459,5 +462,3 @@ func readStore(t *testing.T, w *signInWorld, a *authorizer, name string) string 
 	}
 	return string(b)
 }
-
-var _ = time.Second
