@@ -618,47 +618,49 @@ func (b *budget) free(c charge) {
 
 var errTooLarge = errors.New("message larger than the limit")
 
-// A message of unknown size is read in pieces of these sizes, each four times the last, and joined once,
-// when it is whole: for that moment it is there twice, and never more than that.
+// A body of unknown size is read in pieces, each four times as large as the one before, and joined once, when
+// it is whole: for that moment it is there twice, and never more than that. So are lines.
 const (
+	linePiece  = 128 << 10
 	firstPiece = 4 << 10
-	linePiece  = 64 << 10 // what a pipe holds
 	lastPiece  = 1 << 20
 )
 
 // A lineReader reads lines that end with LF, CRLF, or the stream. It belongs to one goroutine.
 type lineReader struct {
-	r   io.Reader
+	r   *bufio.Reader
 	max int // bytes in one line, without its LF
 	mem *budget
-
-	buf            []byte
-	from, seen, to int // buf[from:to] is not consumed, and has no LF before seen
-	err            error
 }
 
 func newLineReader(r io.Reader, max int, mem *budget) *lineReader {
-	return &lineReader{r: r, max: max, mem: mem, buf: make([]byte, linePiece)}
+	return &lineReader{bufio.NewReaderSize(r, linePiece), max, mem}
 }
 
 // more says that another whole line has already been read.
-func (l *lineReader) more() bool { return bytes.IndexByte(l.buf[l.seen:l.to], '\n') >= 0 }
+func (l *lineReader) more() bool {
+	b, _ := l.r.Peek(l.r.Buffered())
+	return bytes.IndexByte(b, '\n') >= 0
+}
 
 // next returns the next line that is not blank, without its end, and what it has been charged. For a line
-// of more than max bytes it returns errTooLarge and the first bytes, once the rest has been read
-// and dropped, and can be called again. Other errors are the context's and the reader's, io.EOF at the end.
+// of more than max bytes it returns errTooLarge and the first bytes, from which scan may tell the id, once
+// the rest has been read and dropped; then it can be called again. Other errors are the context's and the
+// reader's, io.EOF at the end.
 func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error) {
 	pieces, held := make([][]byte, 0, 1), 0
 	for {
-		part, whole, err := l.piece()
-		if held += len(part); err != nil && (err != io.EOF || held == 0) {
+		part, err := l.r.ReadSlice('\n')
+		whole := err != bufio.ErrBufferFull
+		part = bytes.TrimSuffix(part, []byte("\n"))
+		if held += len(part); whole && err != nil && (err != io.EOF || held == 0) {
 			l.mem.free(c)
 			return nil, charge{}, err
 		}
-		if held > l.max {
+		switch {
+		case held > l.max:
 			if line == nil {
-				first := append(pieces, part)[0]
-				line = bytes.Clone(first[:min(len(first), linePiece)])
+				line = bytes.Clone(append(pieces, part)[0])
 			}
 			l.mem.free(c)
 			pieces, c = nil, charge{}
@@ -666,50 +668,18 @@ func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error
 				return line, c, errTooLarge
 			}
 			continue
-		}
-		if whole && held == len(part) && skipSpace(part, 0) == held {
-			held = 0 // blank
+		case whole && held == len(part) && skipSpace(part, 0) == held: // blank
+			held = 0
 			continue
 		}
 		if err := l.mem.grow(ctx, &c, len(part), false); err != nil {
 			l.mem.free(c)
 			return nil, charge{}, err
 		}
-		if pieces = append(pieces, part); whole {
-			return bytes.TrimSuffix(slices.Concat(pieces...), []byte("\r")), c, nil
+		if whole {
+			return bytes.TrimSuffix(slices.Concat(append(pieces, part)...), []byte("\r")), c, nil
 		}
-	}
-}
-
-// piece returns the rest of the line, in memory that the next call uses again (whole), or as much of it as
-// fills a buffer, which is the caller's. When the reader has failed it returns what was left, and the error.
-func (l *lineReader) piece() (part []byte, whole bool, err error) {
-	for {
-		if i := bytes.IndexByte(l.buf[l.seen:l.to], '\n'); i >= 0 {
-			part = l.buf[l.from : l.seen+i]
-			l.from = l.seen + i + 1
-			l.seen = l.from
-			if l.from == l.to && len(l.buf) == lastPiece {
-				l.buf, l.from, l.seen, l.to = make([]byte, linePiece), 0, 0, 0
-			}
-			return part, true, nil
-		}
-		l.seen = l.to
-		switch {
-		case l.err != nil:
-			part, l.from = l.buf[l.from:l.to], l.to
-			return part, true, l.err
-		case l.from == l.to || l.to == len(l.buf) && l.from > len(l.buf)/2:
-			l.from, l.to = 0, copy(l.buf, l.buf[l.from:l.to])
-		case l.to == len(l.buf):
-			part = l.buf[l.from:]
-			l.buf, l.from, l.seen, l.to = make([]byte, min(4*len(l.buf), lastPiece)), 0, 0, 0
-			return part, false, nil
-		}
-		l.seen = l.to
-		var n int
-		n, l.err = l.r.Read(l.buf[l.to:])
-		l.to += n
+		pieces = append(pieces, bytes.Clone(part))
 	}
 }
 
