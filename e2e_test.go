@@ -16,14 +16,15 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
 
 func TestE2EEverything(t *testing.T) {
+	needNode(t)
+	bridge := builtBridge(t)
 	for _, mode := range []string{"streamableHttp", "sse"} {
-		t.Run(mode, func(t *testing.T) { runDriver(t, "everything.mjs", builtBridge(t), mode) })
+		t.Run(mode, func(t *testing.T) { runDriver(t, "everything.mjs", bridge, mode) })
 	}
 }
 
@@ -136,28 +137,15 @@ func runDriver(t *testing.T, script string, args ...string) {
 	}
 }
 
-var buildOnce = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "mcp-redial-test-")
-	if err != nil {
-		return "", err
-	}
-	name := filepath.Join(dir, "mcp-redial")
+// builtBridge is the program as users have it, built for this test and its subtests.
+func builtBridge(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "mcp-redial")
 	if runtime.GOOS == "windows" {
 		name += ".exe"
 	}
-	out, err := exec.Command("go", "build", "-o", name, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %v\n%s", err, out)
-	}
-	return name, nil
-})
-
-// builtBridge is the program as users have it, built once for all tests.
-func builtBridge(t *testing.T) string {
-	t.Helper()
-	name, err := buildOnce()
-	if err != nil {
-		t.Fatal(err)
+	if out, err := exec.Command("go", "build", "-o", name, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return name
 }
