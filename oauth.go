@@ -70,6 +70,7 @@ type authOptions struct {
 	privateKeyPEM  []byte          // --client-private-key, the content of the file
 
 	// How.
+	unattended        bool // nobody is there to sign in: what can be done without a person is done
 	deviceCode        bool
 	clientCredentials bool
 	tokenEndpoint     string // --token-endpoint: no discovery
@@ -422,6 +423,8 @@ func (a *authorizer) signInAgain(ctx context.Context, c challenge, status int, w
 	switch {
 	case a.o.clientCredentials:
 		return a.credentials(ctx, d)
+	case a.o.unattended:
+		return &signInError{err: errors.New("a person has to sign in"), hint: "Run: mcp-redial login URL"}
 	case a.o.deviceCode:
 		return a.device(ctx, d, waiting)
 	}

@@ -133,6 +133,22 @@ func (s *store) read(name string) ([]byte, error) {
 	return data, nil
 }
 
+// own reads a file of this user's, like read, but only if it is regular and of at most max bytes; nothing is done
+// about one that is not.
+func (s *store) own(name string, max int64) ([]byte, error) {
+	if s.root != nil {
+		if info, err := s.root.Lstat(name); err != nil || !info.Mode().IsRegular() || info.Size() > max || !owned(info) {
+			return nil, fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
+		}
+	}
+	return s.read(name)
+}
+
+func hostname() string {
+	name, _ := os.Hostname()
+	return name
+}
+
 // readJSON reads a file into v. A file that is not JSON of v's shape is set aside and counts as missing.
 func (s *store) readJSON(name string, v any) error {
 	data, err := s.read(name)
