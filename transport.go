@@ -139,25 +139,27 @@ type wire struct {
 // Content-Encoding, which nobody asked for. session says that the request carries our session, so
 // that 404 and 410 mean that it is lost.
 func (w *wire) exchange(ctx context.Context, method string, u *url.URL, h http.Header, m *message, session bool, p *progress, handle func(*http.Response) error) error {
-	var connected bool // the last GetConn was followed by a GotConn
+	safe := m == nil || m.safe
+	var connected bool // so that a server may have seen the message
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		// net/http may try again by itself; each try begins with GetConn. WroteRequest is of no use: it
-		// fires before the flush.
-		GetConn: func(string) { connected = false },
+		// net/http may try again by itself; each try begins with GetConn. What is not safe it tries again
+		// only if nothing was written, or the server said that it did not act. WroteRequest is of no use:
+		// it fires before the flush.
+		GetConn: func(string) { connected = connected && safe },
 		GotConn: func(i httptrace.GotConnInfo) { connected = true; p.reused.Store(i.Reused) },
 	})
-	req := (&http.Request{Method: method, URL: u, Host: u.Host, Header: h, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	req := (&http.Request{Method: method, URL: u, Header: h}).WithContext(ctx)
 	client := w.again
-	if m == nil || m.safe {
+	if safe {
 		h["Idempotency-Key"] = []string{} // net/http: may be retried on a stale connection; not sent
 	}
 	if m != nil {
 		req.ContentLength = int64(m.size())
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(m.body()), nil }
 		req.Body, _ = req.GetBody()
-		if !m.safe {
-			client = w.once
-		}
+	}
+	if !safe {
+		client = w.once
 	}
 	resp, err := client.Do(req)
 	if err != nil {
