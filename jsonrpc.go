@@ -195,8 +195,8 @@ func unquote(token []byte) (string, bool) {
 	return s, err == nil
 }
 
-// sameName compares a key, as a token, with an ASCII name: same is JSON's answer, alike that of a parser that ignores
-// case, as Go's does.
+// sameName compares a key, as a token, with an ASCII name: same is JSON's answer, alike that of a parser that
+// ignores case, as Go's does.
 func sameName(key []byte, name string) (same, alike bool) {
 	if len(key) == len(name)+2 && string(key[1:len(key)-1]) == name {
 		return true, true
