@@ -696,7 +696,7 @@ func (b *bridge) send(c *call) {
 		}
 	}
 	x := &exchange{s: s, c: c}
-	c.again = b.mayRepeat(c)
+	c.again = c.again || b.mayRepeat(c)
 	m.safe = c.again && !c.fresh && c != b.probing
 	c.sess, c.x, c.state, c.sentAt, c.accepted = s, x, flying, time.Now(), time.Time{}
 	c.sendings++
@@ -943,8 +943,7 @@ func (b *bridge) failed(c *call, x *exchange, e *exchangeError) {
 		b.hold(c)
 		b.lost(x.s, e)
 	case e.fate == unsent || e.fate == refused:
-		b.hold(c)
-		b.down(e)
+		b.missed(c, e)
 	case e.fate == final:
 		b.refused(c, e)
 	default:
@@ -965,10 +964,18 @@ func (b *bridge) unsure(c *call, e *exchangeError) {
 		b.drop(c)
 	case b.autoReconnect && c.again:
 		c.after = ""
-		b.hold(c)
-		b.down(e)
+		b.missed(c, e)
 	default:
 		b.fail(c, faultOutcomeUnknown, "the connection to "+b.server+" was lost after the request was sent; it may have run: check before repeating it", e)
+	}
+}
+
+// missed holds a call for another sending. Its failure is news of the line unless that is being opened, or was
+// opened anew since.
+func (b *bridge) missed(c *call, e *exchangeError) {
+	b.hold(c)
+	if c.sess == b.sess && b.state != opening && b.state != signingIn {
+		b.down(e)
 	}
 }
 

@@ -36,12 +36,17 @@ type host struct {
 }
 
 // newHost runs a bridge to a server on n. It is ended with the test.
-func newHost(t *testing.T, n *memNet, o options) *host {
+func newHost(t *testing.T, n *memNet, o options) *host { return newHostLog(t, n, o, testWriter{t}) }
+
+// newQuietHost keeps the log to itself.
+func newQuietHost(t *testing.T, n *memNet, o options) *host { return newHostLog(t, n, o, io.Discard) }
+
+func newHostLog(t *testing.T, n *memNet, o options, logTo io.Writer) *host {
 	h := &host{t: t, lines: make(chan string, 10000), ended: make(chan struct{})}
 	w := n.wire(t, "http://mcp.test/mcp")
 	w.mem = newBudget(o.maxMemory, o.maxMessage)
 	w.max = o.maxMessage
-	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log := slog.New(slog.NewTextHandler(logTo, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h.b = newBridge(o, outside{
 		connect: func(k transportKind) transport {
 			switch k {
