@@ -36,18 +36,21 @@ type signInWorld struct {
 	shown   chan string  // sign-in addresses, as a person sees them
 	pages   []string     // what the browser showed in the end
 	paged   chan string  // the same
+	hints   chan string  // what the client is told meanwhile
 }
 
 // newWorld serves on real sockets: there is a listener in the program under test.
 func newWorld(t *testing.T) *signInWorld {
-	w := &signInWorld{t: t, dir: t.TempDir(), shown: make(chan string, 64), paged: make(chan string, 64), port: freePort(t)}
-	asServer := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.as.ServeHTTP(rw, r) }))
+	w := &signInWorld{t: t, dir: t.TempDir(), shown: make(chan string, 64), paged: make(chan string, 64), hints: make(chan string, 64), port: freePort(t)}
+	asServer := httptest.NewUnstartedServer(nil)
+	w.as = newFakeAS("http://" + asServer.Listener.Addr().String() + "/tenant")
+	mcp := httptest.NewUnstartedServer(nil)
+	w.server = &fakeResource{as: w.as, url: "http://" + mcp.Listener.Addr().String() + "/mcp"}
+	asServer.Config.Handler, mcp.Config.Handler = w.as, w.server
+	asServer.Start()
 	t.Cleanup(asServer.Close)
-	w.as = newFakeAS(asServer.URL + "/tenant")
-	w.server = &fakeResource{as: w.as}
-	mcp := httptest.NewServer(w.server)
+	mcp.Start()
 	t.Cleanup(mcp.Close)
-	w.server.url = mcp.URL + "/mcp"
 	w.client = w.authClient()
 	t.Cleanup(w.noLeaks)
 	return w
@@ -56,7 +59,7 @@ func newWorld(t *testing.T) *signInWorld {
 // newMemWorld is for a bubble: nobody listens but the servers.
 func newMemWorld(t *testing.T) *signInWorld {
 	n := newMemNet()
-	w := &signInWorld{t: t, dir: t.TempDir(), shown: make(chan string, 64), paged: make(chan string, 64), port: 1}
+	w := &signInWorld{t: t, dir: t.TempDir(), shown: make(chan string, 64), paged: make(chan string, 64), hints: make(chan string, 64), port: 1}
 	w.as = newFakeAS("http://localhost:8081/tenant")
 	w.server = &fakeResource{as: w.as, url: "http://localhost:8080/mcp"}
 	memServe(t, n, "localhost:8081", w.as)
@@ -163,7 +166,7 @@ func (w *signInWorld) callOp(ctx context.Context, a *authorizer, op string) (sta
 		}
 		a.refused(t)
 		challenge := strings.Join(resp.Header.Values("WWW-Authenticate"), ", ")
-		err = a.signIn(ctx, challenge, status, func(hint string) { fmt.Fprintf(w, "hint: %s\n", hint) })
+		err = a.signIn(ctx, challenge, status, func(hint string) { fmt.Fprintf(w, "hint: %s\n", hint); w.hints <- hint })
 		var known *signInError
 		if err != nil && ctx.Err() == nil && !errors.As(err, &known) {
 			w.t.Errorf("signIn returned an error of type %T: %v", err, err)

@@ -1,6 +1,18 @@
 package main
 
-import "testing"
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
 
 // The sums are those of mcp-remote 0.15.1 for the same flags.
 func TestIdentityHash(t *testing.T) {
@@ -34,5 +46,175 @@ func TestIdentityHash(t *testing.T) {
 				t.Errorf("defaultPort = %d, want %d", p, tt.port)
 			}
 		})
+	}
+}
+
+func testStore(t *testing.T) (*store, string) {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := openStore(filepath.Join(dir, "a", "b"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.root.Close() })
+	return s, filepath.Join(dir, "a", "b", storeFolder)
+}
+
+// Both kinds of store keep the same promises.
+func TestStore(t *testing.T) {
+	disk, _ := testStore(t)
+	memory, err := openStore("", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, s := range map[string]*store{"disk": disk, "memory": memory} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := s.read("x"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("reading nothing: %v", err)
+			}
+			if err := s.create("x", []byte("1")); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.create("x", []byte("2")); !errors.Is(err, fs.ErrExist) {
+				t.Errorf("creating twice: %v", err)
+			}
+			if err := s.write("x", []byte("3")); err != nil {
+				t.Fatal(err)
+			}
+			if b, err := s.read("x"); err != nil || string(b) != "3" {
+				t.Errorf("read %q, %v", b, err)
+			}
+			if err := s.writeJSON("y", map[string]int{"a": 1}); err != nil {
+				t.Fatal(err)
+			}
+			v := map[string]int{}
+			if err := s.readJSON("y", &v); err != nil || v["a"] != 1 {
+				t.Errorf("read %v, %v", v, err)
+			}
+			if err := s.readJSON("x", &v); !errors.Is(err, fs.ErrNotExist) { // 3 is no object: set aside
+				t.Errorf("a foreign file: %v", err)
+			}
+			if _, err := s.read("x"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the foreign file is still there: %v", err)
+			}
+			files, err := s.list("y")
+			if err != nil || len(files) != 1 || files[0].name != "y" || time.Since(files[0].at) > time.Hour {
+				t.Errorf("list %v, %v", files, err)
+			}
+			if err := errors.Join(s.remove("y"), s.remove("y")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestStoreModes(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has access lists instead")
+	}
+	s, dir := testStore(t)
+	if err := s.write("x", []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.create("y", []byte("secret")); err != nil {
+		t.Fatal(err)
+	}
+	mode := func(name string) fs.FileMode {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Mode().Perm()
+	}
+	if mode(".") != 0o700 || mode("..") != 0o700 || mode("x") != 0o600 || mode("y") != 0o600 {
+		t.Errorf("modes %v %v %v %v", mode("."), mode(".."), mode("x"), mode("y"))
+	}
+	if err := errors.Join(os.Chmod(filepath.Join(dir, "x"), 0o644), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.read("x"); err != nil || mode("x") != 0o600 {
+		t.Errorf("read: %v, mode %v", err, mode("x"))
+	}
+	again, err := openStore(filepath.Dir(dir), slog.New(slog.DiscardHandler))
+	if err != nil || mode(".") != 0o700 {
+		t.Errorf("%v, mode %v", err, mode("."))
+	}
+	again.root.Close()
+}
+
+// What is no plain file of ours is set aside, reported, and never followed.
+func TestStoreDistrusts(t *testing.T) {
+	for name, plant := range map[string]func(path string) error{
+		"a link to a file outside": func(p string) error { return os.Symlink("/etc/passwd", p) },
+		"a folder":                 func(p string) error { return os.Mkdir(p, 0o700) },
+		"a huge file":              func(p string) error { return os.WriteFile(p, make([]byte, maxStoreFile+1), 0o600) },
+		"damaged":                  func(p string) error { return os.WriteFile(p, []byte(`{"access_token":"x`), 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, dir := testStore(t)
+			var log bytes.Buffer
+			s.log = slog.New(slog.NewTextHandler(&log, nil))
+			if err := plant(filepath.Join(dir, "x_tokens.json")); err != nil {
+				t.Skip(err)
+			}
+			var v tokens
+			if err := s.readJSON("x_tokens.json", &v); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("read %v", err)
+			}
+			if _, err := os.Lstat(filepath.Join(dir, "x_tokens.json.corrupt")); err != nil || !strings.Contains(log.String(), "aside") {
+				t.Errorf("%v; log %s", err, log.String())
+			}
+			if err := s.write("x_tokens.json", []byte("{}")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	s, _ := testStore(t)
+	if _, err := s.read("../../outside"); err == nil {
+		t.Error("a name leads outside")
+	}
+	if err := s.write("../outside", nil); err == nil {
+		t.Error("a name leads outside")
+	}
+}
+
+// The size limit, at the bound and one past it.
+func TestStoreBound(t *testing.T) {
+	s, _ := testStore(t)
+	for size, want := range map[int]bool{maxStoreFile: true, maxStoreFile + 1: false} {
+		if err := s.write("x", make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.read("x"); (err == nil) != want {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+}
+
+// A reader never sees half a file, whoever writes it meanwhile.
+func TestStoreReplacesWhole(t *testing.T) {
+	s, _ := testStore(t)
+	a, b := bytes.Repeat([]byte("a"), 100<<10), bytes.Repeat([]byte("b"), 100<<10)
+	if err := s.write("x", a); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for _, data := range [][]byte{a, b} {
+		wg.Go(func() {
+			for range 100 {
+				if err := s.write("x", data); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 200 {
+		if got, err := s.read("x"); err != nil || !bytes.Equal(got, a) && !bytes.Equal(got, b) {
+			t.Fatalf("read %d bytes, %v", len(got), err)
+		}
+	}
+	wg.Wait()
+	if files, _ := s.list(""); len(files) != 1 {
+		t.Errorf("left behind: %v", files)
 	}
 }
