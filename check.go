@@ -19,10 +19,8 @@ import (
 	"net/http/httptrace"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
 )
 
@@ -34,104 +32,107 @@ const (
 )
 
 const (
-	checkLimit  = 45 * time.Second // for each answer
-	streamLimit = 3 * time.Second  // for the answer to the GET that opens the server's own stream
+	checkLimit = 45 * time.Second // for each answer
+	maxStatus  = 4 << 10          // bytes of a status file
 )
 
-// checked is what check needs of the program: nobody else uses it any more.
-type checked struct {
+// A step is one line of the report.
+type step struct {
+	Step   string `json:"step"`
+	OK     bool   `json:"ok"`
+	Ms     int64  `json:"ms"` // since the step before it
+	Detail string `json:"detail"`
+	Next   string `json:"next,omitempty"` // after a failure: what to try
+}
+
+// A checkup is one run of check. It has the program's parts for itself alone.
+type checkup struct {
 	options
 	outside
 	client clientOptions
 	wire   *wire
 	auth   *authorizer
 	json   bool
-}
-
-// A step is one line of the report.
-type step struct {
-	Step   string `json:"step"`
-	Mark   string `json:"mark"` // "ok", "FAIL", or "-" where there is nothing to try
-	Ms     int64  `json:"ms"`
-	Detail string `json:"detail"`
-	Cause  string `json:"cause,omitempty"` // the likely one
-	Next   string `json:"next,omitempty"`  // what to try
-}
-
-// A checkup is one run of check.
-type checkup struct {
-	checked
-	out   io.Writer
-	steps []step
-	exit  int
+	out    io.Writer
 
 	// The client's end of the bridge.
-	ctx   context.Context // of the whole run
-	stop  func()
-	to    io.Writer
-	from  *lineReader
-	asked int
-	can   map[string]json.RawMessage // the server's capabilities
+	ctx  context.Context // of the whole run
+	stop func()
+	to   io.Writer
+	from *lineReader
 
-	// What the network showed. The loop and net/http's goroutines write it, with mu held.
+	// What the bridge's goroutines write too, with mu held.
 	mu      sync.Mutex
+	steps   []step
+	last    time.Time // the last step
 	kind    transportKind
-	begun   map[string]time.Time // by step
-	network []step               // of the first connection
-	answers []*http.Response     // never their bodies
-	broken  error                // how the last exchange without an answer ended
-	stream  chan int             // status of the answer to the first GET
+	answers []*http.Response // never their bodies
+	stream  int              // status of the answer to the last GET; 0 if there is none yet
+	broken  error            // of the last exchange that had no answer
 }
 
-// check goes through the connection step by step, prints what it finds, and returns the exit code.
-func check(ctx context.Context, c checked, out io.Writer) int {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	k := &checkup{checked: c, out: out, ctx: ctx, stop: stop, begun: map[string]time.Time{}, stream: make(chan int, 1)}
+// run goes through the connection step by step, prints what it finds, and returns the exit code.
+func (k *checkup) run(ctx context.Context) int {
+	k.ctx, k.stop = context.WithCancel(ctx)
+	defer k.stop()
 	k.wire.again.Transport = &watched{k, k.wire.again.Transport}
 	k.wire.once.Transport = &watched{k, k.wire.once.Transport}
-	k.autoReconnect, k.offlineStart = false, false
+	k.autoReconnect, k.offlineStart, k.last = false, false, time.Now()
 	in, to := io.Pipe()
 	from, w := io.Pipe()
 	k.to, k.from = to, newLineReader(from, k.maxMessage, newBudget(k.maxMemory, k.maxMessage))
 	b := newBridge(k.options, outside{k.dial, k.signIn, func(snapshot) {}}, k.wire.log, k.wire.mem)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		b.run(httptrace.WithClientTrace(ctx, k.trace()), in, w)
+	done := make(chan struct{})
+	go func() {
+		b.run(httptrace.WithClientTrace(k.ctx, k.trace()), in, w)
 		in.Close()
 		w.Close()
-	})
-	if k.connection() {
-		k.session()
-		for _, what := range []string{"tools", "resources", "prompts"} {
-			k.count(what)
+		close(done)
+	}()
+	exit := k.reach()
+	for _, what := range []string{"tools", "resources", "prompts"} {
+		if exit == 0 {
+			exit = k.count(what)
 		}
-		k.ping()
+	}
+	if exit == 0 {
+		exit = k.ping()
 	}
 	to.Close()
 	io.Copy(io.Discard, from)
-	wg.Wait()
+	<-done
 	if k.json {
-		text, _ := json.MarshalIndent(map[string]any{"server": k.server, "exit": k.exit, "steps": k.steps}, "", "  ") // cannot fail
-		fmt.Fprintf(out, "%s\n", text)
+		printJSON(k.out, map[string]any{"server": k.server, "exit": exit, "steps": k.steps})
 	}
-	return k.exit
+	return exit
 }
 
-// say reports a step. One with a cause failed, and exit is what that means.
-func (k *checkup) say(s step, exit int) {
-	s.Mark = cmp.Or(s.Mark, "ok")
-	if s.Cause != "" {
-		s.Mark, k.exit = "FAIL", exit
-	}
-	s.Detail, s.Cause, s.Next = clean(s.Detail), clean(s.Cause), clean(s.Next)
+func printJSON(out io.Writer, v any) {
+	text, _ := json.MarshalIndent(v, "", "  ") // cannot fail: plain structs
+	fmt.Fprintf(out, "%s\n", text)
+}
+
+// say reports a step that went well.
+func (k *checkup) say(name, detail string) { k.report(step{Step: name, OK: true, Detail: detail}) }
+
+// fail reports one that did not, and returns exit, which is not 0.
+func (k *checkup) fail(exit int, name, cause, next string) int {
+	k.report(step{Step: name, Detail: cause, Next: next})
+	return exit
+}
+
+func (k *checkup) report(s step) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.Ms, k.last = time.Since(k.last).Milliseconds(), time.Now()
+	s.Detail = escape(s.Detail, maxLine)
 	k.steps = append(k.steps, s)
-	if k.json {
-		return
+	mark, hint := "ok  ", ""
+	if !s.OK {
+		mark, hint = "FAIL", "\n      next: "+s.Next
 	}
-	fmt.Fprintf(k.out, "%-4s  %-14s  %5d ms  %s\n", s.Mark, s.Step, s.Ms, s.Detail)
-	if s.Cause != "" {
-		fmt.Fprintf(k.out, "      cause: %s\n      next:  %s\n", s.Cause, s.Next)
+	if !k.json {
+		fmt.Fprintf(k.out, "%s  %-14s  %5d ms  %s%s\n", mark, s.Step, s.Ms, s.Detail, hint)
 	}
 }
 
@@ -147,327 +148,236 @@ func (w *watched) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := w.next.RoundTrip(req)
 	w.k.mu.Lock()
 	defer w.k.mu.Unlock()
-	if err != nil {
-		w.k.broken = err
-		return nil, err
-	}
-	w.k.answers = append(w.k.answers, resp)
-	if req.Method == http.MethodGet {
-		select {
-		case w.k.stream <- resp.StatusCode:
-		default:
+	if w.k.broken = err; err == nil {
+		w.k.answers = append(w.k.answers, resp)
+		if req.Method == http.MethodGet {
+			w.k.stream = resp.StatusCode
 		}
 	}
-	return resp, nil
-}
-
-func (k *checkup) trace() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		DNSStart: func(httptrace.DNSStartInfo) { k.begin("DNS") },
-		DNSDone: func(i httptrace.DNSDoneInfo) {
-			var all []string
-			for _, a := range i.Addrs {
-				all = append(all, a.String())
-			}
-			k.note(step{Step: "DNS", Detail: strings.Join(all, ", ")}, i.Err)
-		},
-		ConnectStart:      func(_, address string) { k.begin("TCP") },
-		ConnectDone:       func(_, address string, err error) { k.note(step{Step: "TCP", Detail: address}, err) },
-		TLSHandshakeStart: func() { k.begin("TLS") },
-		TLSHandshakeDone:  func(s tls.ConnectionState, err error) { k.note(step{Step: "TLS", Detail: k.believed(s)}, err) },
-	}
-}
-
-func (k *checkup) begin(name string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.begun[name] = time.Now()
-}
-
-// note takes a step of the first connection. Where several addresses are tried, one that works is enough.
-func (k *checkup) note(s step, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	s.Ms = time.Since(k.begun[s.Step]).Milliseconds()
-	if err != nil {
-		s.Cause, s.Next = advice(err)
-	}
-	i := slices.IndexFunc(k.network, func(o step) bool { return o.Step == s.Step })
-	switch {
-	case len(k.answers) > 0:
-	case i < 0:
-		k.network = append(k.network, s)
-	case err == nil:
-		k.network[i] = s
-	}
-}
-
-// believed describes a TLS connection: who vouches for the server, until when, and why we believe it.
-func (k *checkup) believed(s tls.ConnectionState) string {
-	if len(s.VerifiedChains) == 0 {
-		return ""
-	}
-	chain := s.VerifiedChains[0]
-	source, others := "the system's store", x509.NewCertPool()
-	for _, c := range chain[1:] {
-		others.AddCert(c)
-	}
-	for _, f := range k.client.roots {
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(f.data)
-		if _, err := chain[0].Verify(x509.VerifyOptions{Roots: pool, Intermediates: others}); err == nil {
-			source = f.name
-		}
-	}
-	text := fmt.Sprintf("%s, issued by %s, until %s, accepted by %s", tls.VersionName(s.Version), chain[0].Issuer, chain[0].NotAfter.Format(time.DateOnly), source)
-	if k.client.cert != nil {
-		text += ", with your client certificate at hand"
-	}
-	return text
-}
-
-// advice is what a network error likely means, and what to try.
-func advice(err error) (cause, next string) {
-	var (
-		name      *net.DNSError
-		authority x509.UnknownAuthorityError
-		host      x509.HostnameError
-		invalid   x509.CertificateInvalidError
-		alert     tls.AlertError
-		record    tls.RecordHeaderError
-		refusal   *exchangeError
-		network   net.Error
-	)
-	switch {
-	case errors.As(err, &refusal):
-		return refusal.Error(), "follow that hint, or ask whoever runs it"
-	case errors.As(err, &name) && name.IsNotFound:
-		cause, next = "there is no such name here", "check the spelling and the VPN; where only a proxy knows outside names, give --proxy"
-	case errors.As(err, &name):
-		cause, next = "the name server does not answer", "check the network and the VPN"
-	case errors.As(err, &authority):
-		cause, next = "its issuer is not trusted here: a private CA, or a proxy that opens TLS", "give the certificate of that CA with --ca-file"
-	case errors.As(err, &host):
-		cause, next = "the certificate is for another name", "use the name that it was issued for"
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		cause, next = "the certificate is out of date, or the clock of this machine is wrong", "check the clock; otherwise the server needs a new certificate"
-	case errors.As(err, &alert):
-		cause, next = "the server ended the handshake", "if it wants a client certificate, give --client-cert and --client-key"
-	case errors.As(err, &record):
-		cause, next = "that port does not speak TLS", "check the port, or give an http: address"
-	case errors.As(err, &network) && network.Timeout():
-		cause, next = "nothing answers: a firewall in between, or a wrong address", "behind a company proxy, give --proxy or set HTTPS_PROXY"
-	default:
-		cause, next = "nothing listens there, or something in between ends the connection", "check host and port, and that the server runs"
-	}
-	return fmt.Sprintf("%s (%v)", cause, err), next
-}
-
-// ---- being the client
-
-// ask sends a request through the bridge and waits for the answer to it.
-func (k *checkup) ask(method string, params any) (message, time.Duration) {
-	begun := time.Now()
-	defer time.AfterFunc(checkLimit, k.stop).Stop()
-	k.asked++
-	id := strconv.Itoa(k.asked)
-	raw, _ := json.Marshal(params) // cannot fail: maps of strings and scanned values
-	k.tell(newRequest(id, method, raw))
-	for {
-		line, c, err := k.from.next(k.ctx)
-		k.from.mem.free(c)
-		if err != nil {
-			return errorReply(id, int(faultClosing), fmt.Sprintf("no answer within %v", checkLimit), &errorData{}), time.Since(begun)
-		}
-		if m, err := scan(line); err == nil && m.kind == response && m.id == id {
-			return m, time.Since(begun)
-		}
-	}
-}
-
-func (k *checkup) tell(m message) { k.to.Write(append(m.raw, '\n')) } // an error shows when nothing answers
-
-// said is the text of an error answer, with the cause if the bridge made it.
-func said(m message) string {
-	text, _ := unquote(peek(m.raw, "error", "message"))
-	if cause, ok := unquote(peek(m.raw, "error", "data", "cause")); ok && !strings.Contains(text, cause) {
-		text += ": " + cause
-	}
-	return text
+	return resp, err
 }
 
 func (k *checkup) dial(kind transportKind) transport {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.kind, k.stream = kind, make(chan int, 1)
+	k.kind = kind
 	return k.connect(kind)
 }
 
-// connection reports everything up to the handshake, and says whether there is one.
-func (k *checkup) connection() bool {
-	m, took := k.ask("initialize", map[string]any{"protocolVersion": "2025-11-25", "capabilities": map[string]any{}, "clientInfo": map[string]string{"name": "mcp-redial check", "version": "1"}})
+// seen is what the network has shown so far.
+func (k *checkup) seen() (kind transportKind, answers []*http.Response, stream int, broken error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	way := ", directly"
-	if proxy, _ := k.client.proxyFor(&http.Request{URL: k.wire.url}); proxy != nil {
-		way = " through the proxy " + origin(proxy)
-	}
-	k.say(step{Step: "address", Detail: k.server + way}, 0)
-	for _, s := range k.network {
-		k.say(s, exitNoWay)
-	}
-	if len(k.answers) == 0 {
-		if k.exit == 0 {
-			cause, next := advice(cmp.Or(k.broken, errors.New(said(m))))
-			k.say(step{Step: "connection", Cause: cause, Next: next}, exitNoWay)
+	return k.kind, k.answers, k.stream, k.broken
+}
+
+// trace reports the steps of the first connection that went well. What fails ends an exchange: see reach.
+func (k *checkup) trace() *httptrace.ClientTrace {
+	first := func(err error, name string, detail func() string) {
+		if _, answers, _, _ := k.seen(); err == nil && len(answers) == 0 {
+			k.say(name, detail())
 		}
-		return false
 	}
-	last := k.answers[len(k.answers)-1]
-	hops := 0
-	for _, a := range k.answers {
+	return &httptrace.ClientTrace{
+		DNSDone:          func(i httptrace.DNSDoneInfo) { first(i.Err, "DNS", func() string { return fmt.Sprint(i.Addrs) }) },
+		ConnectDone:      func(_, address string, err error) { first(err, "TCP", func() string { return address }) },
+		TLSHandshakeDone: func(s tls.ConnectionState, err error) { first(err, "TLS", func() string { return k.believed(s) }) },
+	}
+}
+
+// believed describes a TLS connection: who vouches for the server, until when, and why we believe it.
+func (k *checkup) believed(s tls.ConnectionState) string {
+	chain, source, between := s.VerifiedChains[0], "the system's store", x509.NewCertPool()
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	for _, f := range k.client.roots {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(f.data)
+		if _, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between}); err == nil {
+			source = f.name
+		}
+	}
+	text := fmt.Sprintf("%s, issued by %s, until %s, accepted by %s", tls.VersionName(s.Version), chain[0].Issuer, chain[0].NotAfter.Format(time.DateOnly), source)
+	if k.client.cert != nil {
+		text += "; a client certificate is at hand"
+	}
+	return text
+}
+
+// diagnose says at which step the network failed, and what to try.
+func diagnose(err error) (name, next string) {
+	is := func(_ any, ok bool) bool { return ok }
+	switch {
+	case is(errors.AsType[*exchangeError](err)): // of our own making
+		return "connection", "do what it says, or ask whoever runs it"
+	case is(errors.AsType[*net.DNSError](err)):
+		return "DNS", "check the spelling and the VPN; where only a proxy knows outside names, give --proxy"
+	case is(errors.AsType[x509.UnknownAuthorityError](err)):
+		return "TLS", "a private CA, or a proxy that opens TLS: give that CA's certificate with --ca-file"
+	case is(errors.AsType[x509.HostnameError](err)):
+		return "TLS", "use the name that the certificate was issued for"
+	case is(errors.AsType[*tls.CertificateVerificationError](err)):
+		return "TLS", "check the clock of this machine; otherwise the server needs another certificate"
+	case is(errors.AsType[tls.AlertError](err)):
+		return "TLS", "if the server wants a client certificate, give --client-cert and --client-key"
+	case is(errors.AsType[tls.RecordHeaderError](err)):
+		return "TLS", "that port does not speak TLS: check the port, or give an http: address"
+	}
+	return "TCP", "check host and port, and that the server runs; behind a company proxy, give --proxy or set HTTPS_PROXY"
+}
+
+// ---- being the client
+
+// ask sends a request through the bridge and returns the answer, with its text if it is an error.
+func (k *checkup) ask(method string, params any) (m message, failure string) {
+	defer time.AfterFunc(checkLimit, k.stop).Stop()
+	raw, _ := json.Marshal(params) // cannot fail: maps of strings and scanned values
+	k.tell(newRequest(`"`+method+`"`, method, raw))
+	for m.kind != response {
+		line, c, err := k.from.next(k.ctx)
+		k.from.mem.free(c)
+		if err != nil {
+			return m, fmt.Sprintf("no answer within %v", checkLimit)
+		}
+		m, _ = scan(line) // which the bridge wrote
+	}
+	failure, _ = unquote(peek(m.raw, "error", "message"))
+	if cause, ok := unquote(peek(m.raw, "error", "data", "cause")); ok && !strings.Contains(failure, cause) {
+		failure += ": " + cause
+	}
+	return m, failure
+}
+
+func (k *checkup) tell(m message) { k.to.Write(append(m.raw, '\n')) } // an error shows when nothing answers
+
+// reach goes as far as a session that works.
+func (k *checkup) reach() int {
+	way := "directly"
+	if proxy, _ := k.client.proxyFor(&http.Request{URL: k.wire.url}); proxy != nil {
+		way = "through the proxy " + origin(proxy)
+	}
+	k.say("address", k.server+", "+way)
+	m, failure := k.ask("initialize", map[string]any{"protocolVersion": "2025-11-25", "capabilities": map[string]any{},
+		"clientInfo": map[string]string{"name": "mcp-redial check", "version": "1"}})
+	kind, answers, _, broken := k.seen()
+	if len(answers) == 0 {
+		err := cmp.Or(broken, errors.New(failure))
+		name, next := diagnose(err)
+		return k.fail(exitNoWay, name, err.Error(), next)
+	}
+	last, hops, session := answers[len(answers)-1], 0, "none: the server keeps no state for us"
+	for _, a := range answers {
 		if a.StatusCode/100 == 3 {
 			hops++
 		}
-	}
-	s := step{Step: "redirects", Detail: strconv.Itoa(hops)}
-	if last.StatusCode/100 == 3 {
-		s.Cause, s.Next = said(m), "give the address that it names as the URL, if you trust it"
-	}
-	if k.say(s, exitProtocol); s.Cause != "" {
-		return false
-	}
-	s = step{Step: "authentication", Detail: k.credential()}
-	if last.StatusCode == http.StatusUnauthorized || last.StatusCode == http.StatusForbidden || errorCode(m.raw) == int(faultAuthorization) {
-		s.Cause, s.Next = said(m), "mcp-redial login URL; or give the server's API key with --header"
-	}
-	if k.say(s, exitSignIn); s.Cause != "" {
-		return false
-	}
-	s = step{Step: "transport", Detail: k.kind.String() + " on " + last.Proto}
-	if h, ok := readHandshake(m); ok {
-		var server struct{ Name, Version string }
-		_ = json.Unmarshal(h.ServerInfo, &server)
-		_ = json.Unmarshal(h.Capabilities, &k.can) // what is missing is not offered
-		era := h.ProtocolVersion
-		if k.kind == kindStateless {
-			era = modernVersion + ", translated to " + era
+		if a.Header.Get("Mcp-Session-Id") != "" || kind == kindSSE {
+			session = "one, which ends with this check"
 		}
-		k.say(step{Step: s.Step, Detail: s.Detail + ", MCP " + era}, 0)
-		k.say(step{Step: "handshake", Ms: took.Milliseconds(), Detail: fmt.Sprintf("%s %s; capabilities: %s", server.Name, server.Version,
-			strings.Join(slices.Sorted(maps.Keys(k.can)), ", "))}, 0)
-		k.tell(newNotification("notifications/initialized", nil))
-		return true
 	}
-	exit := exitProtocol
-	s.Cause, s.Next = said(m), "check the path of the URL (often /mcp or /sse), and --transport"
-	if last.StatusCode >= 500 {
-		exit, s.Next = exitNoWay, "the server, or a gateway before it, is in trouble: try later, or ask whoever runs it"
+	code := last.StatusCode
+	if code/100 == 3 {
+		return k.fail(exitProtocol, "redirects", failure, "if you trust that address, give it as the URL")
 	}
-	k.say(s, exit)
-	return false
-}
-
-// credential says what proved who we are.
-func (k *checkup) credential() string {
-	if h := k.client.headers; h != nil && h.authorized() {
-		return "your own Authorization header"
+	k.say("redirects", fmt.Sprint(hops))
+	if code == http.StatusUnauthorized || code == http.StatusForbidden || errorCode(m.raw) == int(faultAuthorization) {
+		return k.fail(exitSignIn, "authentication", failure+k.credential(), "run mcp-redial login with the same arguments, or give the server's key with --header")
 	}
-	t := k.auth.stored()
-	if d := k.auth.found; d != nil && k.auth.bearer(t) == "" {
-		return fmt.Sprintf("asked for, by %s, scopes %q", d.Issuer, d.Scope)
-	}
-	if k.auth.bearer(t) == "" {
-		return "not asked for"
-	}
-	until := "with no known end"
-	if at := k.auth.expiry(t); !at.IsZero() {
-		until = "until " + at.Format(time.DateTime)
-	}
-	return fmt.Sprintf("signed in at %s, scopes %q, %s", cmp.Or(t.Issuer, "an issuer that was not noted"), t.Scope, until)
-}
-
-// session reports the session and the server's own stream.
-func (k *checkup) session() {
-	k.mu.Lock()
-	kind, stream, id := k.kind, k.stream, ""
-	for _, a := range k.answers {
-		id += a.Header.Get("Mcp-Session-Id")
-	}
-	k.mu.Unlock()
+	k.say("authentication", strings.TrimPrefix(k.credential(), "; "))
+	h, ok := readHandshake(m)
 	switch {
-	case kind == kindStateless:
-		k.say(step{Step: "session", Mark: "-", Detail: "none: each request stands alone"}, 0)
-		return
-	case kind == kindSSE:
-		k.say(step{Step: "session", Detail: "the stream, which is open"}, 0)
-		return
-	case id == "":
-		k.say(step{Step: "session", Mark: "-", Detail: "the server keeps none"}, 0)
-	default:
-		k.say(step{Step: "session", Detail: "one; ended with this check"}, 0)
+	case code >= 500:
+		return k.fail(exitNoWay, "transport", failure, "the server, or a gateway before it, is in trouble: try later, or ask whoever runs it")
+	case !ok:
+		return k.fail(exitProtocol, "transport", failure, "check the path of the URL (often /mcp or /sse), and --transport")
 	}
-	begun := time.Now()
-	s := step{Step: "stream", Mark: "-", Detail: fmt.Sprintf("no answer within %v", streamLimit)}
-	select {
-	case status := <-stream:
-		if s.Detail = fmt.Sprintf("not offered (%d)", status); status == http.StatusOK {
-			s.Mark, s.Detail = "ok", "open"
-		}
-	case <-time.After(streamLimit):
+	era := h.ProtocolVersion
+	if kind == kindStateless {
+		era = modernVersion + ", translated"
 	}
-	s.Ms = time.Since(begun).Milliseconds()
-	k.say(s, 0)
+	k.say("transport", fmt.Sprintf("%v on %s, MCP %s", kind, last.Proto, era))
+	var server struct{ Name, Version string }
+	var can map[string]any
+	_ = json.Unmarshal(h.ServerInfo, &server) // for show
+	_ = json.Unmarshal(h.Capabilities, &can)
+	k.say("handshake", fmt.Sprintf("%s %s can: %s", server.Name, server.Version, strings.Join(slices.Sorted(maps.Keys(can)), ", ")))
+	k.say("session", session)
+	k.tell(newNotification("notifications/initialized", nil))
+	return 0
 }
 
-// count reports how many tools, resources or prompts there are for the client: less what the filters hide.
-func (k *checkup) count(what string) {
-	s, n, params := step{Step: what}, 0, map[string]json.RawMessage{}
-	if k.can[what] == nil {
-		k.say(step{Step: what, Mark: "-", Detail: "not offered"}, 0)
-		return
+// credential says what proves who we are.
+func (k *checkup) credential() string {
+	t, d, h := k.auth.stored(), k.auth.found, k.client.headers
+	switch {
+	case h != nil && h.authorized():
+		return "; by your own Authorization header"
+	case k.auth.bearer(t) != "":
+		return fmt.Sprintf("; signed in at %s, scopes %q, until %s", t.Issuer, t.Scope, k.auth.expiry(t).Format(time.DateTime))
+	case d != nil:
+		return fmt.Sprintf("; asked for by %s, scopes %q", d.Server.Issuer, d.Scope)
 	}
+	return "; not asked for"
+}
+
+// count reports how many tools, resources or prompts the client gets to see.
+func (k *checkup) count(what string) int {
+	n, params := 0, map[string]json.RawMessage{}
 	for range maxToolPages {
-		m, took := k.ask(what+"/list", params)
-		s.Ms += took.Milliseconds()
-		if m.failed {
-			s.Cause, s.Next = said(m), "ask whoever runs the server: it offers them"
-			break
+		m, failure := k.ask(what+"/list", params)
+		if errorCode(m.raw) == -32601 {
+			k.say(what, "not offered")
+			return 0
+		} else if failure != "" {
+			return k.fail(exitProtocol, what, failure, "ask whoever runs the server")
 		}
 		var page []json.RawMessage
 		_ = json.Unmarshal(peek(m.raw, "result", what), &page)
 		n += len(page)
-		if params["cursor"] = peek(m.raw, "result", "nextCursor"); len(params["cursor"]) == 0 || params["cursor"][0] != '"' {
+		if params["cursor"] = peek(m.raw, "result", "nextCursor"); len(params["cursor"]) < 2 || params["cursor"][0] != '"' {
 			break
 		}
 	}
-	s.Detail = strconv.Itoa(n)
-	k.say(s, exitProtocol)
+	k.say(what, fmt.Sprint(n))
+	return 0
 }
 
-// ping reports a round trip. Any answer of the server's will do.
-func (k *checkup) ping() {
-	s := step{Step: "ping"}
+// ping reports a round trip, for which any answer of the server's will do, and what became of its own stream.
+func (k *checkup) ping() int {
+	kind, _, status, _ := k.seen()
 	method := "ping"
-	if k.kind == kindStateless {
+	if kind == kindStateless {
 		method = "server/discover"
 	}
-	m, took := k.ask(method, map[string]any{})
-	if s.Ms = took.Milliseconds(); peek(m.raw, "error", "data", "reason") != nil {
-		s.Cause, s.Next = said(m), "ask whoever runs the server, or what lies between"
+	m, failure := k.ask(method, map[string]any{})
+	if peek(m.raw, "error", "data", "reason") != nil || m.raw == nil {
+		return k.fail(exitProtocol, "ping", failure, "ask whoever runs the server, or what lies between")
 	}
-	k.say(s, exitProtocol)
+	k.say("ping", "a round trip")
+	for range 30 { // the GET that opens the stream runs beside us
+		if _, _, status, _ = k.seen(); status != 0 || kind != kindStreamable {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	switch {
+	case status == http.StatusOK:
+		k.say("stream", "open")
+	case status > 0:
+		k.say("stream", fmt.Sprintf("not offered (%d)", status))
+	default:
+		k.say("stream", "none")
+	}
+	return 0
 }
 
 // ---- status
-
-const maxStatus = 4 << 10 // bytes of a status file
 
 // A running is what a bridge tells of itself: origins only, nothing secret.
 type running struct {
 	Pid     int       `json:"pid"`
 	Host    string    `json:"host"`
-	Birth   string    `json:"birth,omitempty"` // of the process, as its system counts; pids repeat
+	Birth   string    `json:"birth,omitempty"` // of the process, as its system counts: pids repeat
 	Server  string    `json:"server"`
 	Started time.Time `json:"started"`
 	snapshot
@@ -475,64 +385,53 @@ type running struct {
 
 // A statusFile is where a bridge tells it.
 type statusFile struct {
+	running
 	store *store
-	said  running
 }
 
 func newStatusFile(s *store, server string) *statusFile {
-	return &statusFile{s, running{Pid: os.Getpid(), Host: hostname(), Birth: birth(os.Getpid()), Server: server, Started: time.Now()}}
+	return &statusFile{running{Pid: os.Getpid(), Host: hostname(), Birth: birth(os.Getpid()), Server: server, Started: time.Now()}, s}
 }
 
-func (f *statusFile) name() string { return fmt.Sprintf("redial_%d_status.json", f.said.Pid) }
+func (f *statusFile) name() string { return fmt.Sprintf("redial_%d_status.json", f.Pid) }
+func (f *statusFile) remove()      { f.store.remove(f.name()) }
 
 // write replaces what was told before.
 func (f *statusFile) write(s snapshot) error {
-	f.said.snapshot = s
-	f.said.LastError = clean(s.LastError)
-	return f.store.writeJSON(f.name(), f.said)
+	s.LastError = clean(s.LastError)
+	f.snapshot = s
+	return f.store.writeJSON(f.name(), f.running)
 }
-
-func (f *statusFile) remove() { f.store.remove(f.name()) }
 
 // status prints the bridges of this user on this machine. The files of those that have died are swept.
 func status(s *store, asJSON bool, out io.Writer) int {
 	files, err := s.list("redial_")
 	if err != nil {
-		fmt.Fprintln(out, err)
+		fmt.Fprintln(out, clean(err.Error()))
 		return 1
 	}
 	all := []running{}
-	for _, f := range files {
-		var r running
-		data, err := s.own(f.name, maxStatus)
-		mine := statusFile{s, running{}}
-		if err != nil || json.Unmarshal(data, &r) != nil || r.Host != hostname() {
-			continue
+	for _, file := range files {
+		data, err := s.own(file.name, maxStatus)
+		f := statusFile{store: s}
+		switch {
+		case err != nil, json.Unmarshal(data, &f.running) != nil, f.Host != hostname(), f.name() != file.name: // not to be believed
+		case !alive(f.Pid), birth(f.Pid) != f.Birth:
+			f.remove()
+		default:
+			all = append(all, f.running)
 		}
-		if mine.said = r; mine.name() != f.name {
-			continue
-		}
-		if !alive(r.Pid) || birth(r.Pid) != r.Birth {
-			mine.remove()
-			continue
-		}
-		all = append(all, r)
 	}
 	if asJSON {
-		text, _ := json.MarshalIndent(all, "", "  ") // cannot fail
-		fmt.Fprintf(out, "%s\n", text)
+		printJSON(out, all)
 		return 0
 	}
 	if len(all) == 0 {
 		fmt.Fprintln(out, "no bridge is running")
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for i, r := range all {
-		if i == 0 {
-			fmt.Fprintln(w, "PID\tSERVER\tSTATE\tSINCE\tRECONNECTS\tHELD\tLAST ERROR")
-		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%d\t%s\n", r.Pid, clean(r.Server), clean(r.State), r.Since.Format(time.DateTime), r.Reconnects, r.Held, clean(r.LastError))
+	for _, r := range all {
+		fmt.Fprintf(out, "%d %s %s since %s, %d reconnects, %d calls held, last error: %s\n", r.Pid, clean(r.Server), clean(r.State),
+			r.Since.Format(time.DateTime), r.Reconnects, r.Held, cmp.Or(clean(r.LastError), "none"))
 	}
-	w.Flush()
 	return 0
 }

@@ -70,7 +70,7 @@ func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer)
 	defer p.flush()
 	switch c.command {
 	case "check":
-		return check(ctx, p.checked(), stdout)
+		return p.checkup(stdout).run(ctx)
 	case "status":
 		return status(p.store, c.json, stdout)
 	case "login":
@@ -149,9 +149,9 @@ func newProgram(c *config, stdin *os.File, stderr io.Writer) (*program, error) {
 	return p, nil
 }
 
-// checked prepares what check examines.
-func (p *program) checked() checked {
-	return checked{p.c.bridge, outside{p.connect, p.signIn, func(snapshot) {}}, p.c.client, p.wire, p.auth, p.c.json}
+// checkup hands out the parts to be checked.
+func (p *program) checkup(out io.Writer) *checkup {
+	return &checkup{options: p.c.bridge, outside: outside{p.connect, p.signIn, nil}, client: p.c.client, wire: p.wire, auth: p.auth, json: p.c.json, out: out}
 }
 
 // connect makes the transport for a new session.
