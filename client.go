@@ -334,6 +334,8 @@ func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+func (p *pinned) CloseIdleConnections() { p.t.CloseIdleConnections() }
+
 // sameOrigin follows a redirect that keeps method, body and origin (RFC 9110, 15.4.8 and 15.4.9).
 func sameOrigin(req *http.Request, via []*http.Request) error {
 	code, to := req.Response.StatusCode, origin(req.URL)
@@ -419,6 +421,11 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = http.MaxBytesReader(nil, resp.Body, maxMetadata)
 	return resp, nil
+}
+
+func (c *careful) CloseIdleConnections() {
+	c.known.CloseIdleConnections()
+	c.strange.CloseIdleConnections()
 }
 
 // vetDial refuses the address that is about to be dialled, after the lookup, so that no name can lie about it.
