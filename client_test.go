@@ -777,8 +777,8 @@ func overMemory(n *memNet, cs ...*http.Client) {
 
 func dialled(n *memNet) int { all, _ := n.dialled(); return all }
 
-// TestPools holds that once gives up an idle connection after 1 s, and again does not.
-func TestPools(t *testing.T) {
+// TestPoolLife holds that once gives up an idle connection after 1 s, and again does not.
+func TestPoolLife(t *testing.T) {
 	for _, c := range []struct {
 		pause time.Duration
 		once  int // dials for two requests
