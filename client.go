@@ -6,6 +6,7 @@ package main
 // cannot point us into the person's own network.
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -21,6 +22,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -74,9 +76,19 @@ const (
 // connection for 1 s only, because a call that may not be repeated must not die on one that has gone stale.
 // auth is for sign-in: it carries nothing of the person, and its answers are bounded in size and time.
 func newClients(o clientOptions) (again, once, auth *http.Client, err error) {
-	conf, err := newTLS(o)
+	bare, err := newTLS(o)
 	if err != nil {
 		return nil, nil, nil, err
+	}
+	// Certificates take longer to read, and hold more memory, than all the rest: they wait for whom they concern.
+	full := sync.OnceValue(func() *tls.Config {
+		c := bare.Clone()
+		c.RootCAs = o.pool()
+		return c
+	})
+	conf := bare
+	if o.server.Scheme == "https" || !isLocalName(o.server.Hostname()) {
+		conf = full()
 	}
 	main := newTransport(o, conf, nil)
 	brief := main.Clone()
@@ -88,24 +100,35 @@ func newClients(o clientOptions) (again, once, auth *http.Client, err error) {
 		again.Jar, _ = cookiejar.New(nil) // never fails
 		once.Jar = again.Jar
 	}
-	a := &careful{o: o, known: newTransport(o, conf, vetDial), seen: seen}
-	a.strange = a.known.Clone()
-	a.strange.TLSClientConfig.Certificates = nil
+	a := &careful{o: o, known: sync.OnceValue(func() *http.Transport { return newTransport(o, full(), vetDial) }), seen: seen}
+	a.strange = sync.OnceValue(func() *http.Transport {
+		t := a.known().Clone()
+		t.TLSClientConfig.Certificates = nil
+		return t
+	})
 	return again, once, &http.Client{Transport: a, CheckRedirect: nextHop, Timeout: signInLimit}, nil
 }
 
-// newTLS is what we believe: TLS 1.2 at least, the system's roots unless o.caOnly, and o.roots.
+// pool is whom we believe: the system's roots unless o.caOnly, and o.roots.
+func (o clientOptions) pool() *x509.CertPool {
+	pool, err := x509.SystemCertPool()
+	if err != nil || o.caOnly {
+		pool = x509.NewCertPool()
+	}
+	for _, f := range o.roots {
+		pool.AppendCertsFromPEM(f.data)
+	}
+	return pool
+}
+
+// newTLS is TLS 1.2 at least and the client's certificate, without roots.
 func newTLS(o clientOptions) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
 	if o.tls13 {
 		conf.MinVersion = tls.VersionTLS13
 	}
-	var err error
-	if conf.RootCAs, err = x509.SystemCertPool(); err != nil || o.caOnly {
-		conf.RootCAs = x509.NewCertPool()
-	}
 	for _, f := range o.roots {
-		if !conf.RootCAs.AppendCertsFromPEM(f.data) {
+		if !bytes.Contains(f.data, []byte("-----BEGIN CERTIFICATE-----")) {
 			return nil, &usageError{f.name + " holds no certificate in PEM form", "convert it: openssl x509 -inform der -in FILE -out FILE.pem"}
 		}
 	}
@@ -160,7 +183,7 @@ func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Contex
 		TLSHandshakeTimeout:    limit,
 		ResponseHeaderTimeout:  o.headersTimeout,
 		DisableCompression:     true,
-		MaxIdleConnsPerHost:    8,
+		MaxIdleConnsPerHost:    64, // a crowd of calls must not dial anew for each
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxHeaders,
 		ForceAttemptHTTP2:      true,
@@ -367,7 +390,7 @@ func nextHop(req *http.Request, via []*http.Request) error {
 // careful is for addresses that a server named. The MCP server's own origin is the person's choice and exempt.
 type careful struct {
 	o              clientOptions
-	known, strange *http.Transport // with and without the client certificate
+	known, strange func() *http.Transport // with and without the client certificate
 	seen           *atomic.Pointer[netip.Addr]
 }
 
@@ -415,7 +438,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Header[name] = values
 		}
 	}
-	resp, err := c.o.send(next, req, proxy, c.seen)
+	resp, err := c.o.send(next(), req, proxy, c.seen)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -610,15 +611,18 @@ func (d *draft) environmentRoots() {
 		return
 	}
 	var paths []string
-	for _, name := range []string{"NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"} {
-		if v, _ := d.getenv(name); v != "" {
+	if v, _ := d.getenv("NODE_EXTRA_CA_CERTS"); v != "" {
+		paths = append(paths, v)
+	}
+	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" { // elsewhere they are what Go takes for the system's
+		if v, _ := d.getenv("SSL_CERT_FILE"); v != "" {
 			paths = append(paths, v)
 		}
-	}
-	dirs, _ := d.getenv("SSL_CERT_DIR")
-	for _, dir := range filepath.SplitList(dirs) {
-		files, _ := filepath.Glob(filepath.Join(dir, "*"))
-		paths = append(paths, files...)
+		dirs, _ := d.getenv("SSL_CERT_DIR")
+		for _, dir := range filepath.SplitList(dirs) {
+			files, _ := filepath.Glob(filepath.Join(dir, "*"))
+			paths = append(paths, files...)
+		}
 	}
 	for _, path := range paths {
 		data, err := load(path)
