@@ -447,8 +447,8 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func (c *careful) CloseIdleConnections() {
-	c.known.CloseIdleConnections()
-	c.strange.CloseIdleConnections()
+	c.known().CloseIdleConnections()
+	c.strange().CloseIdleConnections()
 }
 
 // vetDial refuses the address that is about to be dialled, after the lookup, so that no name can lie about it.

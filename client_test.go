@@ -857,7 +857,7 @@ func TestTimeouts(t *testing.T) {
 func TestNothingElse(t *testing.T) {
 	again, once, auth := clients(t, clientOptions{server: parseURL(t, exampleURL)})
 	c := auth.Transport.(*careful)
-	for name, tr := range map[string]*http.Transport{"again": again.Transport.(*pinned).t, "once": once.Transport.(*pinned).t, "known": c.known, "strange": c.strange} {
+	for name, tr := range map[string]*http.Transport{"again": again.Transport.(*pinned).t, "once": once.Transport.(*pinned).t, "known": c.known(), "strange": c.strange()} {
 		if tr.TLSClientConfig.InsecureSkipVerify || tr.TLSClientConfig.MinVersion < tls.VersionTLS12 || !tr.DisableCompression ||
 			tr.MaxResponseHeaderBytes != maxHeaders || tr.TLSHandshakeTimeout != 10*time.Second || tr.HTTP2.SendPingTimeout == 0 || tr.HTTP2.PingTimeout == 0 {
 			t.Errorf("%s: %+v", name, tr)
