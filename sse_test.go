@@ -622,6 +622,7 @@ func TestSSEAnswerBeforePostReturns(t *testing.T) {
 			})
 		}()
 		<-opened
+		time.Sleep(2 * endpointWait) // the limit for the endpoint is over once it has come
 		p := began()
 		if err := s.post(t.Context(), testMessage(t, testCall, false), p, nil); err != nil {
 			t.Error(err)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
@@ -306,6 +307,9 @@ func TestStreamableSession(t *testing.T) {
 				if err := s.hangup(t.Context()); err != nil {
 					t.Error(err)
 				}
+				if err := s.post(t.Context(), testMessage(t, testHello, true), began(), func(message, bool) error { return nil }); err != nil {
+					t.Error(err)
+				}
 				const both = "application/json, text/event-stream"
 				facts := fmt.Sprintf("v=%s s=%s", test.wantVersion, test.session)
 				want := []string{
@@ -317,6 +321,7 @@ func TestStreamableSession(t *testing.T) {
 				if test.session != "" {
 					want = append(want, "DELETE text/event-stream "+facts+" after=")
 				}
+				want = append(want, want[0]) // a new session begins without the facts of the old
 				if d := cmp.Diff(want, requests); d != "" {
 					t.Error(d)
 				}
@@ -657,6 +662,64 @@ func TestPools(t *testing.T) {
 	s.hangup(t.Context())
 	if d := cmp.Diff([]string{"again POST true", "once POST false", "again GET true", "again DELETE true"}, used); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestFateOfTries plays what net/http does by itself, through the hooks that tell of it.
+func TestFateOfTries(t *testing.T) {
+	for _, test := range []struct {
+		tries        string // of each whether it was connected
+		safe, unsafe string
+	}{
+		{"-", "unsent", "unsent"},
+		{"+", "unknown", "unknown"},
+		{"--", "unsent", "unsent"},
+		{"-+", "unknown", "unknown"},
+		{"+-", "unknown", "unsent"}, // what is not safe is tried again only when the first try cannot count
+		{"++-", "unknown", "unsent"},
+	} {
+		for _, safe := range []bool{true, false} {
+			w := testWire()
+			w.url = &url.URL{Scheme: "http", Host: "mcp.test"}
+			w.again = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				hooks := httptrace.ContextClientTrace(r.Context())
+				for _, try := range test.tries {
+					if hooks.GetConn(""); try == '+' {
+						hooks.GotConn(httptrace.GotConnInfo{})
+					}
+				}
+				return nil, io.EOF
+			})}
+			w.once = w.again
+			want := test.unsafe
+			if safe {
+				want = test.safe
+			}
+			if o := outcome(newStreamable(w).post(t.Context(), testMessage(t, testCall, safe), began(), nil)); o != want {
+				t.Errorf("%s, safe %v: %s, want %s", test.tries, safe, o, want)
+			}
+		}
+	}
+}
+
+func BenchmarkStreamablePost(b *testing.B) {
+	for kind, body := range map[string]string{jsonType: testAnswer, eventStream: "event: message\ndata: " + testAnswer + "\n\n"} {
+		b.Run(kind, func(b *testing.B) {
+			w := testWire()
+			w.url = &url.URL{Scheme: "http", Host: "mcp.test"}
+			h := http.Header{"Content-Type": {kind}}
+			w.once = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 200, Header: h, ContentLength: int64(len(body)), Body: io.NopCloser(strings.NewReader(body))}, nil
+			})}
+			s, m := newStreamable(w), testMessage(b, testCall, false)
+			b.ReportAllocs()
+			for b.Loop() {
+				err := s.post(b.Context(), m, began(), func(m message, _ bool) error { w.mem.free(m.charge); return nil })
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
