@@ -17,7 +17,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -301,8 +300,8 @@ func tabs(t *testing.T) <-chan string {
 	}
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "tabs")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
+	if out, err := exec.Command("mkfifo", fifo).CombinedOutput(); err != nil {
+		t.Fatalf("mkfifo: %v: %s", err, out)
 	}
 	script := "#!/bin/sh\nfor a; do printf '%s\\n' \"$a\"; done >>'" + fifo + "'\n"
 	if err := os.WriteFile(filepath.Join(dir, "xdg-open"), []byte(script), 0o700); err != nil {
