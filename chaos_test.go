@@ -83,6 +83,8 @@ func chaos(t *testing.T, r *rand.Rand) {
 	}
 	n.refuse(false)
 	n.latency(0)
+	n.breakNext(-1, -1)
+	n.reset()
 	s.heal()
 	for range 40 {
 		for take(30 * time.Second) {

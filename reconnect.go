@@ -884,7 +884,7 @@ func (b *bridge) over(x *exchange, err error) {
 	case c.x != x || c.state == settled: // answered, cancelled, or sent again meanwhile
 	case c.then != nil && x.s != b.sess:
 		b.drop(c)
-	case c.then != nil && (e != nil || c.m.kind != request):
+	case c.then != nil && (e != nil || c.m.kind != request) && !(x.resume || e != nil && e.fate == cut):
 		b.drop(c)
 		c.then(message{}, e)
 	case e == nil:
@@ -960,6 +960,9 @@ func (b *bridge) refused(c *call, e *exchangeError) {
 func (b *bridge) unsure(c *call, e *exchangeError) {
 	c.unsure = true
 	switch {
+	case c.then != nil:
+		b.drop(c)
+		c.then(message{}, e)
 	case c.m.kind == notification:
 		b.drop(c)
 	case b.autoReconnect && c.again:
@@ -1123,10 +1126,8 @@ func (b *bridge) down(e *exchangeError) {
 		return
 	}
 	b.set(waiting)
-	b.redialAt, b.floor = now.Add(pause), time.Time{}
-	if e.wait > 0 { // the server's floor is added, never cut
-		b.delay(now.Add(e.wait + pause))
-	}
+	b.redialAt, b.floor = now.Add(e.wait+pause), time.Time{} // the server's floor is added, never cut
+	b.delay(now.Add(e.wait))
 	for _, c := range b.queue {
 		b.comfort(c)
 	}
@@ -1147,10 +1148,18 @@ func (b *bridge) quick(now time.Time) bool {
 
 // delay keeps the redial from coming before floor, and answers at once what cannot wait so long.
 func (b *bridge) delay(floor time.Time) {
-	if floor.After(b.redialAt) {
-		b.redialAt, b.floor = floor, floor
+	if floor.After(b.floor) && floor.After(time.Now()) {
+		b.floor = floor
+		b.redialAt = later(b.redialAt, floor)
 		b.expire(floor)
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // stir lets a line of the client wake the bridge or cut a wait short: at most once a second, never below the
@@ -1163,8 +1172,8 @@ func (b *bridge) stir() {
 	switch {
 	case b.state == idle, b.state == dormant:
 		b.open()
-	case b.state == waiting && now.Sub(b.hurried) >= time.Second && b.redialAt.After(now) && !b.floor.After(now):
-		b.hurried, b.redialAt = now, now
+	case b.state == waiting && now.Sub(b.hurried) >= time.Second && b.redialAt.After(now):
+		b.hurried, b.redialAt = now, later(now, b.floor)
 	}
 }
 

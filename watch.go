@@ -17,6 +17,7 @@ const (
 	offlineAfter      = 10 * time.Second // then a remembered handshake answers initialize
 	lateHold          = 5 * time.Second  // a call that arrives in a long outage is held at least so long
 	acceptedTimeout   = 10 * time.Second // for the answer to a request that was answered 202
+	openTimeout       = 30 * time.Second // for a hello, a knock or a step of the replay, in total silence
 	silence           = 10 * time.Second // with a call waiting: then probe
 	probeTimeout      = 10 * time.Second
 	deadSilence       = 5 * time.Minute // condemns a server that may be single-threaded and busy
@@ -30,7 +31,7 @@ func (b *bridge) nextWake(now time.Time) time.Time {
 	if b.pingInterval > 0 && b.streaming() {
 		next = b.talked.Add(b.pingInterval)
 	}
-	if b.waiting() || b.probing != nil {
+	if b.waiting() || b.probing != nil || b.state == opening {
 		next = now.Add(tickEvery)
 	}
 	if !b.eof.IsZero() && b.deadline.Before(next) {
@@ -64,11 +65,14 @@ func (b *bridge) tick(now time.Time) {
 		return
 	}
 	b.expire(now)
-	if b.state == opening && b.sess.kind == kindStateless && !b.sess.established && now.After(b.discoverBy) {
-		b.old()
-	}
-	if b.state == ready {
+	switch {
+	case b.state == ready:
 		b.watch(now)
+	case b.state != opening:
+	case b.sess.kind == kindStateless && !b.sess.established && now.After(b.discoverBy):
+		b.old()
+	case now.Sub(later(b.talked, b.lastByte())) >= openTimeout:
+		b.dead()
 	}
 	b.wall = now
 }
@@ -94,10 +98,7 @@ func (b *bridge) expire(at time.Time) {
 			}
 			limit = c.arrived.Add(initializeTimeout)
 		default:
-			limit = b.heard.Add(b.holdTimeout)
-			if late := c.arrived.Add(lateHold); late.After(limit) {
-				limit = late
-			}
+			limit = later(b.heard.Add(b.holdTimeout), c.arrived.Add(lateHold))
 		}
 		switch {
 		case at.Before(limit):
