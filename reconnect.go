@@ -524,6 +524,10 @@ func (b *bridge) admit(c *call) bool {
 	switch {
 	case c.m.method == "initialize":
 		b.begin(c)
+		if b.protocol == "modern" && b.tr == nil {
+			b.translate(c)
+			return false
+		}
 		return true
 	case b.kind != 0 && b.kind != kindStateless && isModern(c.m):
 		b.wrongEra(c)
