@@ -61,7 +61,7 @@ func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer)
 		fmt.Fprint(stdout, versionText())
 		return 0
 	case "demo":
-		return demo(ctx, stdout)
+		return demo(ctx, c.bridge, stdout)
 	}
 	p, err := newProgram(c, stdin, stderr)
 	if err != nil {

@@ -1,8 +1,0 @@
-package main
-
-import (
-	"context"
-	"io"
-)
-
-func demo(ctx context.Context, stdout io.Writer) int { return 0 }
