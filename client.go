@@ -6,7 +6,6 @@ package main
 // cannot point us into the person's own network.
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -128,7 +127,7 @@ func newTLS(o clientOptions) (*tls.Config, error) {
 		conf.MinVersion = tls.VersionTLS13
 	}
 	for _, f := range o.roots {
-		if !bytes.Contains(f.data, []byte("-----BEGIN CERTIFICATE-----")) {
+		if !x509.NewCertPool().AppendCertsFromPEM(f.data) {
 			return nil, &usageError{f.name + " holds no certificate in PEM form", "convert it: openssl x509 -inform der -in FILE -out FILE.pem"}
 		}
 	}
@@ -444,11 +443,6 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = http.MaxBytesReader(nil, resp.Body, maxMetadata)
 	return resp, nil
-}
-
-func (c *careful) CloseIdleConnections() {
-	c.known().CloseIdleConnections()
-	c.strange().CloseIdleConnections()
 }
 
 // vetDial refuses the address that is about to be dialled, after the lookup, so that no name can lie about it.
