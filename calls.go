@@ -17,7 +17,6 @@ import (
 
 const (
 	maxSubscribed = 10000 // resources that are subscribed anew in a new session
-	maxToolPages  = 50    // of a tool list that the bridge reads itself
 )
 
 // callState says where a line of the client is.

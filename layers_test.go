@@ -48,7 +48,7 @@ var layers = []layer{
 	{"translate.go", "crypto/rand", ""},
 	{"filter.go", "", ""},
 	{"calls.go", "crypto/rand", ""},
-	{"reconnect.go opening.go watch.go", "", ""},
+	{"reconnect.go host.go opening.go watch.go", "", ""},
 	{"store.go", "crypto/fips140 crypto/md5 crypto/rand crypto/sha256 io/fs os path/filepath runtime syscall", "disk"},
 	{"callback.go", "crypto/rand crypto/subtle html net net/http os os/exec runtime", "listen exec"},
 	{"oauth.go", "crypto crypto/ecdsa crypto/ed25519 crypto/elliptic crypto/rand crypto/rsa crypto/sha256 crypto/subtle crypto/x509 encoding/pem hash math/big mime net net/http net/netip", ""},
@@ -57,6 +57,7 @@ var layers = []layer{
 	{"config.go", "crypto/tls crypto/x509 encoding/pem flag io/fs net net/http net/netip os path/filepath runtime syscall", "env read"},
 	{"check.go", "crypto/tls crypto/x509 net net/http net/http/httptrace os runtime runtime/debug", ""},
 	{"demo.go", "crypto/rand net net/http os", "listen"},
+	{"keeper.go", "", ""},
 	{"main.go", "crypto/fips140 os os/signal runtime runtime/debug syscall", "stdio exit"},
 }
 

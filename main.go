@@ -185,7 +185,9 @@ func (p *program) serve(ctx context.Context, stdin io.Reader, stdout io.Writer) 
 		defer audit.close(time.Second)
 		o.audit = audit
 	}
-	k := newKeeper(p)
+	a := p.c.auth
+	id := identityHash(a.serverURL, a.resource, a.authorizeParams, a.headers, a.metadataURL, a.tokenEndpoint)
+	k := newKeeper(p.store, p.auth, p.log, id, o.server)
 	o.remembered = k.load()
 	work, stop := context.WithCancel(context.Background())
 	kept := make(chan struct{})
@@ -195,73 +197,6 @@ func (p *program) serve(ctx context.Context, stdin io.Reader, stdout io.Writer) 
 	stop()
 	<-kept
 	return 0
-}
-
-// A keeper writes what others may know of this bridge, and refreshes the token of an idle one: all that has
-// to happen beside the loop.
-type keeper struct {
-	p      *program
-	name   string // of the remembered handshake
-	status *statusFile
-	last   chan snapshot // the newest only
-}
-
-func newKeeper(p *program) *keeper {
-	a := p.c.auth
-	id := identityHash(a.serverURL, a.resource, a.authorizeParams, a.headers, a.metadataURL, a.tokenEndpoint)
-	return &keeper{p: p, name: id + "_handshake.json", status: newStatusFile(p.store, p.c.bridge.server), last: make(chan snapshot, 1)}
-}
-
-func (k *keeper) load() *handshake {
-	h := new(handshake)
-	if k.p.store.readJSON(k.name, h) != nil || h.ProtocolVersion == "" {
-		return nil
-	}
-	return h
-}
-
-// remember is the loop's; it never blocks.
-func (k *keeper) remember(s snapshot) {
-	select {
-	case <-k.last:
-	default:
-	}
-	k.last <- s
-}
-
-// run ends, and removes the status file, with ctx.
-func (k *keeper) run(ctx context.Context) {
-	defer k.status.remove()
-	var known *handshake
-	for {
-		wake := time.Hour
-		if at := k.p.auth.refreshAt(); !at.IsZero() {
-			wake = max(time.Second, time.Until(at))
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wake):
-			if _, err := k.p.auth.token(ctx); err != nil {
-				k.p.log.Debug("refreshing the token of an idle line", "err", err)
-			}
-		case s := <-k.last:
-			if err := k.status.write(s); err != nil {
-				k.p.log.Debug("writing the status file", "err", err)
-			}
-			if s.handshake != nil && s.handshake != known {
-				known = s.handshake
-				if err := k.p.store.writeJSON(k.name, known); err != nil {
-					k.p.log.Debug("remembering the handshake", "err", err)
-				}
-			}
-			select { // states follow each other faster than anybody reads them
-			case <-ctx.Done():
-				return
-			case <-time.After(100 * time.Millisecond):
-			}
-		}
-	}
 }
 
 // version is that of the module, as the build recorded it.

@@ -2,12 +2,11 @@ package main
 
 // reconnect.go is the owner of everything: one goroutine, run, holds all protocol state and decides what is
 // sent, held, sent again or answered with an error. It does no I/O itself: readLines feeds it, writeLines
-// drains it, and each exchange with the server is a goroutine that reports by events. With opening.go and
-// watch.go, which hold its methods for beginnings and for time, it uses the clock and chance, and nothing else
-// of the machine.
+// drains it, and each exchange with the server is a goroutine that reports by events. With host.go, opening.go and
+// watch.go, which hold its methods for the client's side, for beginnings and for time, it uses the clock and
+// chance, and nothing else of the machine.
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -97,16 +96,13 @@ func (s state) String() string {
 }
 
 const (
-	quickSpread  = 250 * time.Millisecond // a first redial comes within it
-	quickLosses  = 5                      // so many losses within quickWindow redial at once
-	quickWindow  = 10 * time.Second
-	health       = 10 * time.Second // of it, and the failures are forgotten
-	lingering    = 5 * time.Second  // an exchange may stay open so long after its answer
-	eofGrace     = 4500 * time.Millisecond
-	eofGraceDown = 2 * time.Second
-	hangupGrace  = 400 * time.Millisecond
-	maxOut       = 256 << 10 // bytes towards the client that may wait before events have to
-	maxTogether  = 64        // lines that travel together between goroutines
+	quickSpread = 250 * time.Millisecond // a first redial comes within it
+	quickLosses = 5                      // so many losses within quickWindow redial at once
+	quickWindow = 10 * time.Second
+	health      = 10 * time.Second // of it, and the failures are forgotten
+	lingering   = 5 * time.Second  // an exchange may stay open so long after its answer
+	hangupGrace = 400 * time.Millisecond
+	maxOut      = 256 << 10 // bytes towards the client that may wait before events have to
 )
 
 // An event is news from an exchange, or anything else that the loop has to do.
@@ -114,13 +110,6 @@ type event struct {
 	x  *exchange
 	ms []message // what the server sent, in order
 	do func()    // runs in the loop, after ms; nil: nothing
-}
-
-// input is what readLines has read.
-type input struct {
-	line   []byte
-	charge charge
-	err    error // errTooLarge; the line is lost
 }
 
 var (
@@ -284,41 +273,6 @@ func (b *bridge) run(ctx context.Context, in io.Reader, w io.Writer) {
 	wg.Wait()
 }
 
-// readLines is the goroutine that owns in. It ends, closing lines, at the end of input or of ctx.
-func readLines(ctx context.Context, in io.Reader, maxLine int, mem *budget, lines chan<- []input) {
-	defer close(lines)
-	r := newLineReader(in, maxLine, mem)
-	for err := error(nil); err == nil || errors.Is(err, errTooLarge); {
-		var batch []input
-		for more := true; more && len(batch) < maxTogether; more = err == nil && r.more() {
-			var i input
-			if i.line, i.charge, err = r.next(ctx); err == nil || errors.Is(err, errTooLarge) {
-				i.err = err
-				batch = append(batch, i)
-			}
-		}
-		select {
-		case lines <- batch:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// writeLines is the goroutine that owns w. It returns when out is closed or w fails.
-func writeLines(w io.Writer, out <-chan []message, mem *budget) {
-	bw := bufio.NewWriterSize(w, 64<<10)
-	for ms := range out {
-		for _, m := range ms {
-			_ = m.writeLine(bw) // bw keeps its first error
-			mem.free(m.charge)
-		}
-		if bw.Flush() != nil {
-			return
-		}
-	}
-}
-
 // fly starts the goroutine of x. It sends what arrives together as one event, and exactly one that ends x.
 func (b *bridge) fly(x *exchange, do func(context.Context, receive) error) {
 	ctx, cancel := b.child()
@@ -359,310 +313,6 @@ func (b *bridge) tell(ctx context.Context, e event) error {
 		b.mem.free(m.charge)
 	}
 	return errOver
-}
-
-// closed notes the end of input.
-func (b *bridge) closed() {
-	b.eof = time.Now()
-	b.deadline = b.eof.Add(eofGrace)
-	if b.state == waiting || b.state == dormant {
-		b.deadline = b.eof.Add(eofGraceDown)
-	}
-}
-
-// finished says whether the client is gone and nothing is left to do for it.
-func (b *bridge) finished(now time.Time) bool {
-	if b.eof.IsZero() {
-		return false
-	}
-	busy := b.waiting() || len(b.queue) > 0
-	for c := range b.inflight {
-		busy = busy || c.m.kind != request
-	}
-	return !busy || !now.Before(b.deadline)
-}
-
-// ---- from the client
-
-// read takes one line of the client.
-func (b *bridge) read(i input) {
-	if i.err != nil {
-		b.write(errorReply("", int(faultTooLarge), fmt.Sprintf("the message is larger than %d bytes (--max-message-size)", b.maxMessage), &errorData{Reason: faultTooLarge.reason()}))
-		return
-	}
-	ms, bad, batch := []message(nil), []error(nil), isBatch(i.line)
-	if batch && (b.promise == nil || b.promise.ProtocolVersion != "2025-03-26") {
-		bad = []error{&badMessage{-32600, "", "arrays of messages are part of MCP 2025-03-26 only"}}
-		batch = false
-	} else {
-		ms, bad = scanLine(i.line)
-	}
-	if len(ms) > 0 {
-		ms[len(ms)-1].charge = i.charge
-	} else {
-		b.mem.free(i.charge)
-	}
-	var g *group
-	if batch { // answered as one array
-		g = &group{open: len(bad)}
-		for _, m := range ms {
-			if m.kind == request && b.byID[m.id] == nil && b.batch[m.id] == nil {
-				b.batch[m.id] = g
-				g.open++
-			}
-		}
-	}
-	for _, err := range bad {
-		b.put(malformed(err), g)
-	}
-	for _, m := range ms {
-		if b.tr == nil {
-			b.accept(m)
-		} else {
-			up, down := b.tr.fromClient(m)
-			b.carry(m, up, down)
-		}
-	}
-}
-
-// toClient passes m through the translator, where there is one.
-func (b *bridge) toClient(m message) {
-	if b.tr == nil {
-		b.write(m)
-		return
-	}
-	up, down := b.tr.fromServer(m)
-	b.carry(m, up, down)
-}
-
-// carry delivers what the translator made of m, and frees m where nothing took its charge over.
-func (b *bridge) carry(m message, up, down []message) {
-	taken := false
-	for _, o := range up {
-		taken = taken || o.charge == m.charge
-		b.accept(o)
-	}
-	for _, o := range down {
-		taken = taken || o.charge == m.charge
-		b.write(o)
-	}
-	if !taken {
-		b.mem.free(m.charge)
-	}
-}
-
-// write sends m to the client, or into the array that it is awaited in.
-func (b *bridge) write(m message) {
-	g := b.batch[m.id]
-	if m.kind != response {
-		g = nil
-	}
-	if g != nil {
-		delete(b.batch, m.id)
-	}
-	b.put(m, g)
-}
-
-func (b *bridge) put(m message, g *group) {
-	if g != nil {
-		whole := g.add(m)
-		b.mem.free(m.charge)
-		if whole == nil {
-			return
-		}
-		m = message{raw: whole}
-	}
-	b.outbox = append(b.outbox, m)
-	b.outBytes += len(m.raw)
-}
-
-// accept takes a message of the client's, or of the translator's in its name.
-func (b *bridge) accept(m message) {
-	c := &call{m: m, arrived: time.Now()}
-	switch m.kind {
-	case notification:
-		switch m.method {
-		case "notifications/cancelled":
-			b.cancelled(m)
-			return
-		case "notifications/initialized":
-			b.mem.free(m.charge)
-			b.initialized = m.keep()
-			if b.state == ready && !b.sess.initialized { // accepted before anything else is released
-				b.set(opening)
-				b.say()
-			}
-			return
-		}
-	case response:
-		sr, ok := b.asked[m.id]
-		if delete(b.asked, m.id); !ok || sr.sess != b.sess {
-			b.mem.free(m.charge) // the session that asked is gone
-			return
-		}
-		c.m, c.sess = m.withID(sr.id), sr.sess
-	case request:
-		if b.byID[m.id] != nil {
-			b.mem.free(m.charge)
-			b.write(errorReply("", -32600, "the id "+clean(m.id)+" belongs to a request that is not answered yet", nil))
-			return
-		}
-		b.enter(c)
-		if !b.admit(c) {
-			return
-		}
-	}
-	b.hold(c)
-	b.stir()
-	if !b.outage.IsZero() {
-		b.comfort(c)
-	}
-}
-
-// admit applies what is decided about a request before it is sent anywhere: era, filter, audit.
-func (b *bridge) admit(c *call) bool {
-	switch {
-	case c.m.method == "initialize":
-		b.begin(c)
-		if b.protocol == "modern" && b.tr == nil {
-			b.translate(c)
-			return false
-		}
-		return true
-	case b.kind != 0 && b.kind != kindStateless && isModern(c.m):
-		b.wrongEra(c)
-		return false
-	case c.m.method != "tools/call":
-		return true
-	case b.auditRequired && b.audit.failed():
-		b.fail(c, faultNotPermitted, "the audit file cannot be written, and --audit-required forbids calls without it", nil)
-		return false
-	}
-	switch b.filter.call(c.name()) {
-	case denied:
-		b.fail(c, faultNotPermitted, "this tool is not permitted by --ignore-tool, --allow-tool, --read-only or the policy file", nil)
-		return false
-	case lookup:
-		c.state = parked
-		if b.pages == 0 {
-			b.page(c, nil)
-		}
-		return false
-	}
-	return true
-}
-
-// page reads a page of the tool list for calls of tools that no list has named yet.
-func (b *bridge) page(c *call, cursor json.RawMessage) {
-	b.pages++
-	params := map[string]json.RawMessage{}
-	if cursor != nil {
-		params["cursor"] = cursor
-	}
-	if isModern(c.m) {
-		params["_meta"] = modernMeta(c)
-	}
-	raw, _ := json.Marshal(params) // cannot fail: every value was scanned
-	b.hold(&call{m: newRequest(b.newID(), "tools/list", raw), arrived: c.arrived, then: b.listed})
-	b.stir()
-}
-
-// listed takes a page of the tool list: there is another, or every call that waited for it is decided.
-func (b *bridge) listed(m message, e *exchangeError) {
-	cursor := peek(m.raw, "result", "nextCursor")
-	if e == nil && !m.failed {
-		m = b.filter.list(m)
-	}
-	b.mem.free(m.charge)
-	for _, c := range b.byID {
-		switch {
-		case c.state != parked:
-		case b.filter.call(c.name()) == allowed:
-			b.hold(c)
-		case len(cursor) > 2 && cursor[0] == '"' && b.pages < maxToolPages:
-			b.page(c, cursor)
-			return
-		default:
-			b.fail(c, faultNotPermitted, "the server does not list this tool as read-only", nil)
-		}
-	}
-	b.pages = 0
-}
-
-// cancelled carries out the client's notifications/cancelled. A cut or a re-send never revives the call.
-func (b *bridge) cancelled(m message) {
-	defer b.mem.free(m.charge)
-	token := peek(m.raw, "params", "requestId")
-	c := b.byID[string(token)]
-	if c == nil || c.m.method == "initialize" {
-		return
-	}
-	b.record(c, "cancelled")
-	if x := c.x; b.drop(c) && x != nil {
-		x.cancel(errCancelled)
-	}
-	if c.sendings > 0 && c.sess == b.sess && c.sess.kind != kindStateless {
-		b.send(&call{m: splice(m.keep(), token, c.up), then: func(message, *exchangeError) {}})
-	}
-}
-
-// drop forgets c without an answer. It reports false if that had happened already.
-func (b *bridge) drop(c *call) bool {
-	if !b.settle(c) {
-		return false
-	}
-	if c.x != nil {
-		c.x.done = time.Now()
-	}
-	if c.doubt != nil {
-		b.mem.free(c.doubt.charge)
-	}
-	b.mem.free(c.m.charge)
-	return true
-}
-
-// answer settles c with m, which the client gets under the id that it knows.
-func (b *bridge) answer(c *call, m message) {
-	if !b.drop(c) {
-		b.mem.free(m.charge)
-		return
-	}
-	if m.id != c.m.id {
-		m = m.withID(c.m.id)
-		m.id = c.m.id
-	}
-	outcome := "ok"
-	if m.failed {
-		outcome = "error"
-	}
-	b.record(c, outcome)
-	b.toClient(m)
-}
-
-// fail answers c with an error of the bridge's own.
-func (b *bridge) fail(c *call, k faultKind, text string, cause error) {
-	f := &errorData{
-		Reason: k.reason(), Attempts: c.sendings, ElapsedMs: time.Since(c.arrived).Milliseconds(), Server: b.server,
-		MayHaveRun: k == faultBadAnswer || k == faultTooLarge || c.unsure || c.state == flying || c.state == resuming,
-	}
-	if cause != nil {
-		f.Cause = clean(cause.Error())
-	}
-	id, isRequest := c.m.id, c.m.kind == request
-	if b.drop(c) && isRequest && c.then == nil {
-		b.record(c, k.reason())
-		b.toClient(errorReply(id, int(k), text, f))
-	}
-}
-
-// record writes the audit record of a call that was settled.
-func (b *bridge) record(c *call, outcome string) {
-	if b.audit != nil {
-		b.audit.record(auditRecord{
-			Time: time.Now(), Server: b.server, Direction: "to-server", Method: c.m.method, Name: c.name(), ID: c.m.id,
-			Outcome: outcome, DurationMs: time.Since(c.arrived).Milliseconds(), Bytes: len(c.m.raw), Reconnects: b.reconnects,
-		})
-	}
 }
 
 // ---- to the server

@@ -1,0 +1,366 @@
+package main
+
+// host.go is the client's side of the line: the goroutines that own standard input and output, what the loop
+// makes of the client's lines, and how each of them gets its one answer. It is part of the loop (reconnect.go):
+// but for those two goroutines it runs in the loop's and does no I/O.
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+const (
+	eofGrace     = 4500 * time.Millisecond // for what is held or in flight at the end of input
+	eofGraceDown = 2 * time.Second         // the same while the server is known to be down
+	maxToolPages = 50                      // of a tool list that the bridge reads itself
+	maxTogether  = 64                      // lines that travel together between goroutines
+)
+
+// input is what readLines has read.
+type input struct {
+	line   []byte
+	charge charge
+	err    error // errTooLarge; the line is lost
+}
+
+// readLines is the goroutine that owns in. It ends, closing lines, at the end of input or of ctx.
+func readLines(ctx context.Context, in io.Reader, maxLine int, mem *budget, lines chan<- []input) {
+	defer close(lines)
+	r := newLineReader(in, maxLine, mem)
+	for err := error(nil); err == nil || errors.Is(err, errTooLarge); {
+		var batch []input
+		for more := true; more && len(batch) < maxTogether; more = err == nil && r.more() {
+			var i input
+			if i.line, i.charge, err = r.next(ctx); err == nil || errors.Is(err, errTooLarge) {
+				i.err = err
+				batch = append(batch, i)
+			}
+		}
+		select {
+		case lines <- batch:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// writeLines is the goroutine that owns w. It returns when out is closed or w fails.
+func writeLines(w io.Writer, out <-chan []message, mem *budget) {
+	bw := bufio.NewWriterSize(w, 64<<10)
+	for ms := range out {
+		for _, m := range ms {
+			_ = m.writeLine(bw) // bw keeps its first error
+			mem.free(m.charge)
+		}
+		if bw.Flush() != nil {
+			return
+		}
+	}
+}
+
+// closed notes the end of input.
+func (b *bridge) closed() {
+	b.eof = time.Now()
+	b.deadline = b.eof.Add(eofGrace)
+	if b.state == waiting || b.state == dormant {
+		b.deadline = b.eof.Add(eofGraceDown)
+	}
+}
+
+// finished says whether the client is gone and nothing is left to do for it.
+func (b *bridge) finished(now time.Time) bool {
+	if b.eof.IsZero() {
+		return false
+	}
+	busy := b.waiting() || len(b.queue) > 0
+	for c := range b.inflight {
+		busy = busy || c.m.kind != request
+	}
+	return !busy || !now.Before(b.deadline)
+}
+
+// read takes one line of the client.
+func (b *bridge) read(i input) {
+	if i.err != nil {
+		b.write(errorReply("", int(faultTooLarge), fmt.Sprintf("the message is larger than %d bytes (--max-message-size)", b.maxMessage), &errorData{Reason: faultTooLarge.reason()}))
+		return
+	}
+	ms, bad, batch := []message(nil), []error(nil), isBatch(i.line)
+	if batch && (b.promise == nil || b.promise.ProtocolVersion != "2025-03-26") {
+		bad = []error{&badMessage{-32600, "", "arrays of messages are part of MCP 2025-03-26 only"}}
+		batch = false
+	} else {
+		ms, bad = scanLine(i.line)
+	}
+	if len(ms) > 0 {
+		ms[len(ms)-1].charge = i.charge
+	} else {
+		b.mem.free(i.charge)
+	}
+	var g *group
+	if batch { // answered as one array
+		g = &group{open: len(bad)}
+		for _, m := range ms {
+			if m.kind == request && b.byID[m.id] == nil && b.batch[m.id] == nil {
+				b.batch[m.id] = g
+				g.open++
+			}
+		}
+	}
+	for _, err := range bad {
+		b.put(malformed(err), g)
+	}
+	for _, m := range ms {
+		if b.tr == nil {
+			b.accept(m)
+		} else {
+			up, down := b.tr.fromClient(m)
+			b.carry(m, up, down)
+		}
+	}
+}
+
+// toClient passes m through the translator, where there is one.
+func (b *bridge) toClient(m message) {
+	if b.tr == nil {
+		b.write(m)
+		return
+	}
+	up, down := b.tr.fromServer(m)
+	b.carry(m, up, down)
+}
+
+// carry delivers what the translator made of m, and frees m where nothing took its charge over.
+func (b *bridge) carry(m message, up, down []message) {
+	taken := false
+	for _, o := range up {
+		taken = taken || o.charge == m.charge
+		b.accept(o)
+	}
+	for _, o := range down {
+		taken = taken || o.charge == m.charge
+		b.write(o)
+	}
+	if !taken {
+		b.mem.free(m.charge)
+	}
+}
+
+// write sends m to the client, or into the array that it is awaited in.
+func (b *bridge) write(m message) {
+	g := b.batch[m.id]
+	if m.kind != response {
+		g = nil
+	}
+	if g != nil {
+		delete(b.batch, m.id)
+	}
+	b.put(m, g)
+}
+
+func (b *bridge) put(m message, g *group) {
+	if g != nil {
+		whole := g.add(m)
+		b.mem.free(m.charge)
+		if whole == nil {
+			return
+		}
+		m = message{raw: whole}
+	}
+	b.outbox = append(b.outbox, m)
+	b.outBytes += len(m.raw)
+}
+
+// accept takes a message of the client's, or of the translator's in its name.
+func (b *bridge) accept(m message) {
+	c := &call{m: m, arrived: time.Now()}
+	switch m.kind {
+	case notification:
+		switch m.method {
+		case "notifications/cancelled":
+			b.cancelled(m)
+			return
+		case "notifications/initialized":
+			b.mem.free(m.charge)
+			b.initialized = m.keep()
+			if b.state == ready && !b.sess.initialized { // accepted before anything else is released
+				b.set(opening)
+				b.say()
+			}
+			return
+		}
+	case response:
+		sr, ok := b.asked[m.id]
+		if delete(b.asked, m.id); !ok || sr.sess != b.sess {
+			b.mem.free(m.charge) // the session that asked is gone
+			return
+		}
+		c.m, c.sess = m.withID(sr.id), sr.sess
+	case request:
+		if b.byID[m.id] != nil {
+			b.mem.free(m.charge)
+			b.write(errorReply("", -32600, "the id "+clean(m.id)+" belongs to a request that is not answered yet", nil))
+			return
+		}
+		b.enter(c)
+		if !b.admit(c) {
+			return
+		}
+	}
+	b.hold(c)
+	b.stir()
+	if !b.outage.IsZero() {
+		b.comfort(c)
+	}
+}
+
+// admit applies what is decided about a request before it is sent anywhere: era, filter, audit.
+func (b *bridge) admit(c *call) bool {
+	switch {
+	case c.m.method == "initialize":
+		b.begin(c)
+		if b.protocol == "modern" && b.tr == nil {
+			b.translate(c)
+			return false
+		}
+		return true
+	case b.kind != 0 && b.kind != kindStateless && isModern(c.m):
+		b.wrongEra(c)
+		return false
+	case c.m.method != "tools/call":
+		return true
+	case b.auditRequired && b.audit.failed():
+		b.fail(c, faultNotPermitted, "the audit file cannot be written, and --audit-required forbids calls without it", nil)
+		return false
+	}
+	switch b.filter.call(c.name()) {
+	case denied:
+		b.fail(c, faultNotPermitted, "this tool is not permitted by --ignore-tool, --allow-tool, --read-only or the policy file", nil)
+		return false
+	case lookup:
+		c.state = parked
+		if b.pages == 0 {
+			b.page(c, nil)
+		}
+		return false
+	}
+	return true
+}
+
+// page reads a page of the tool list for calls of tools that no list has named yet.
+func (b *bridge) page(c *call, cursor json.RawMessage) {
+	b.pages++
+	params := map[string]json.RawMessage{}
+	if cursor != nil {
+		params["cursor"] = cursor
+	}
+	if isModern(c.m) {
+		params["_meta"] = modernMeta(c)
+	}
+	raw, _ := json.Marshal(params) // cannot fail: every value was scanned
+	b.hold(&call{m: newRequest(b.newID(), "tools/list", raw), arrived: c.arrived, then: b.listed})
+	b.stir()
+}
+
+// listed takes a page of the tool list: there is another, or every call that waited for it is decided.
+func (b *bridge) listed(m message, e *exchangeError) {
+	cursor := peek(m.raw, "result", "nextCursor")
+	if e == nil && !m.failed {
+		m = b.filter.list(m)
+	}
+	b.mem.free(m.charge)
+	for _, c := range b.byID {
+		switch {
+		case c.state != parked:
+		case b.filter.call(c.name()) == allowed:
+			b.hold(c)
+		case len(cursor) > 2 && cursor[0] == '"' && b.pages < maxToolPages:
+			b.page(c, cursor)
+			return
+		default:
+			b.fail(c, faultNotPermitted, "the server does not list this tool as read-only", nil)
+		}
+	}
+	b.pages = 0
+}
+
+// cancelled carries out the client's notifications/cancelled. A cut or a re-send never revives the call.
+func (b *bridge) cancelled(m message) {
+	defer b.mem.free(m.charge)
+	token := peek(m.raw, "params", "requestId")
+	c := b.byID[string(token)]
+	if c == nil || c.m.method == "initialize" {
+		return
+	}
+	b.record(c, "cancelled")
+	if x := c.x; b.drop(c) && x != nil {
+		x.cancel(errCancelled)
+	}
+	if c.sendings > 0 && c.sess == b.sess && c.sess.kind != kindStateless {
+		b.send(&call{m: splice(m.keep(), token, c.up), then: func(message, *exchangeError) {}})
+	}
+}
+
+// drop forgets c without an answer. It reports false if that had happened already.
+func (b *bridge) drop(c *call) bool {
+	if !b.settle(c) {
+		return false
+	}
+	if c.x != nil {
+		c.x.done = time.Now()
+	}
+	if c.doubt != nil {
+		b.mem.free(c.doubt.charge)
+	}
+	b.mem.free(c.m.charge)
+	return true
+}
+
+// answer settles c with m, which the client gets under the id that it knows.
+func (b *bridge) answer(c *call, m message) {
+	if !b.drop(c) {
+		b.mem.free(m.charge)
+		return
+	}
+	if m.id != c.m.id {
+		m = m.withID(c.m.id)
+		m.id = c.m.id
+	}
+	outcome := "ok"
+	if m.failed {
+		outcome = "error"
+	}
+	b.record(c, outcome)
+	b.toClient(m)
+}
+
+// fail answers c with an error of the bridge's own.
+func (b *bridge) fail(c *call, k faultKind, text string, cause error) {
+	f := &errorData{
+		Reason: k.reason(), Attempts: c.sendings, ElapsedMs: time.Since(c.arrived).Milliseconds(), Server: b.server,
+		MayHaveRun: k == faultBadAnswer || k == faultTooLarge || c.unsure || c.state == flying || c.state == resuming,
+	}
+	if cause != nil {
+		f.Cause = clean(cause.Error())
+	}
+	id, isRequest := c.m.id, c.m.kind == request
+	if b.drop(c) && isRequest && c.then == nil {
+		b.record(c, k.reason())
+		b.toClient(errorReply(id, int(k), text, f))
+	}
+}
+
+// record writes the audit record of a call that was settled.
+func (b *bridge) record(c *call, outcome string) {
+	if b.audit != nil {
+		b.audit.record(auditRecord{
+			Time: time.Now(), Server: b.server, Direction: "to-server", Method: c.m.method, Name: c.name(), ID: c.m.id,
+			Outcome: outcome, DurationMs: time.Since(c.arrived).Milliseconds(), Bytes: len(c.m.raw), Reconnects: b.reconnects,
+		})
+	}
+}

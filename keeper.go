@@ -1,0 +1,77 @@
+package main
+
+// keeper.go does what has to happen beside the loop: it writes the status file and the remembered handshake, and
+// keeps the token of an idle line fresh. It is one goroutine.
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// A keeper writes what others may know of this bridge, and refreshes the token of an idle one: all that has
+// to happen beside the loop.
+type keeper struct {
+	store  *store
+	auth   *authorizer
+	log    *slog.Logger
+	name   string // of the file with the remembered handshake
+	status *statusFile
+	last   chan snapshot // the newest only
+}
+
+func newKeeper(s *store, auth *authorizer, log *slog.Logger, identity, server string) *keeper {
+	return &keeper{s, auth, log, identity + "_handshake.json", newStatusFile(s, server), make(chan snapshot, 1)}
+}
+
+func (k *keeper) load() *handshake {
+	h := new(handshake)
+	if k.store.readJSON(k.name, h) != nil || h.ProtocolVersion == "" {
+		return nil
+	}
+	return h
+}
+
+// remember is the loop's; it never blocks.
+func (k *keeper) remember(s snapshot) {
+	select {
+	case <-k.last:
+	default:
+	}
+	k.last <- s
+}
+
+// run ends, and removes the status file, with ctx.
+func (k *keeper) run(ctx context.Context) {
+	defer k.status.remove()
+	var known *handshake
+	for {
+		wake := time.Hour
+		if at := k.auth.refreshAt(); !at.IsZero() {
+			wake = max(time.Second, time.Until(at))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wake):
+			if _, err := k.auth.token(ctx); err != nil {
+				k.log.Debug("refreshing the token of an idle line", "err", err)
+			}
+		case s := <-k.last:
+			if err := k.status.write(s); err != nil {
+				k.log.Debug("writing the status file", "err", err)
+			}
+			if s.handshake != nil && s.handshake != known {
+				known = s.handshake
+				if err := k.store.writeJSON(k.name, known); err != nil {
+					k.log.Debug("remembering the handshake", "err", err)
+				}
+			}
+			select { // states follow each other faster than anybody reads them
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+}
