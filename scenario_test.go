@@ -84,18 +84,22 @@ func TestScenarios(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		name := strings.TrimSuffix(filepath.Base(file), ".txt")
-		kinds := []string{"json"}
-		for line := range strings.Lines(string(text)) {
-			if on, ok := strings.CutPrefix(line, "on:"); ok {
-				kinds = strings.Fields(on)
-			}
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { playScenario(t, file, string(text)) })
+	}
+}
+
+// playScenario plays text with each server that its "on:" line names.
+func playScenario(t *testing.T, file, text string) {
+	kinds := []string{"json"}
+	for line := range strings.Lines(text) {
+		if on, ok := strings.CutPrefix(line, "on:"); ok {
+			kinds = strings.Fields(on)
 		}
-		for _, kind := range kinds {
-			t.Run(name+"/"+kind, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { newPlayer(t, file, kind).play(string(text)) })
-			})
-		}
+	}
+	for _, kind := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { newPlayer(t, file, kind).play(text) })
+		})
 	}
 }
 
