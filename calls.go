@@ -221,7 +221,7 @@ func (l *ledger) withdrawn(s *session, m message) message {
 	for id, sr := range l.asked {
 		if sr.sess == s && sr.id == string(token) {
 			delete(l.asked, id)
-			return splice(m, token, id)
+			return m.rewritten(set(m.raw, []byte(id), "params", "requestId"))
 		}
 	}
 	return m
@@ -247,8 +247,8 @@ func withSubscription(m message, c *call) message {
 	if m.kind == response {
 		root = "result"
 	}
-	if token := peek(m.raw, root, "_meta", "io.modelcontextprotocol/subscriptionId"); string(token) == c.up {
-		return splice(m, token, c.m.id)
+	if token := peek(m.raw, root, "_meta", metaSubscription); string(token) == c.up {
+		return m.rewritten(set(m.raw, []byte(c.m.id), root, "_meta", metaSubscription))
 	}
 	return m
 }
@@ -400,20 +400,6 @@ const (
 func (k faultKind) reason() string {
 	return [...]string{"not-sent", "outcome-unknown", "authorization-required", "server-refused", "bad-answer",
 		"too-large", "not-translatable", "closing", "not-permitted"}[-31001-k]
-}
-
-// splice replaces token, a part of m.raw that peek returned, by another token. Ids stay where they are only
-// if the token stands behind them; m is scanned anew.
-func splice(m message, token []byte, other string) message {
-	at := cap(m.raw) - cap(token)
-	raw := make([]byte, 0, len(m.raw)-len(token)+len(other))
-	raw = append(append(append(raw, m.raw[:at]...), other...), m.raw[at+len(token):]...)
-	n, err := scan(raw)
-	if err != nil { // cannot happen: one valid token for another
-		return m
-	}
-	n.charge, n.as = m.charge, m.as
-	return n
 }
 
 // errorCode is the code of a JSON-RPC error, 0 if it is none.

@@ -17,6 +17,7 @@ package main
 //	look {ms}               the same, listed with readOnlyHint
 //	put {ms}                the same, listed with idempotentHint
 //	progress {steps, ms}    a notifications/progress every ms milliseconds, if there is a token
+//	log {text}              a notifications/message with that text (2026-07-28: if the request has a log level)
 //	ask {method}            sends that request (sampling/createMessage, elicitation/create, roots/list) to the client
 //	big {bytes}             answers with so many bytes of text
 //	image {}                answers with image content
@@ -1107,7 +1108,7 @@ func fakeTools() []map[string]any {
 	region := tool("region", nil)
 	region["inputSchema"].(map[string]any)["properties"].(map[string]any)["region"] = map[string]any{"type": "string", "x-mcp-header": "Region"}
 	return []map[string]any{
-		tool("echo", nil), tool("slow", nil), tool("add", nil), tool("progress", nil), tool("ask", nil),
+		tool("echo", nil), tool("slow", nil), tool("add", nil), tool("progress", nil), tool("log", nil), tool("ask", nil),
 		tool("look", map[string]any{"readOnlyHint": true}), tool("put", map[string]any{"idempotentHint": true}),
 		tool("big", nil), tool("image", nil), tool("fails", nil), tool("refuses", nil), region,
 	}
@@ -1129,7 +1130,10 @@ func (c *fakeCall) tool(ctx context.Context) (any, *fakeError) {
 			Bytes  int
 			Code   int
 		}
-		Meta struct{ ProgressToken json.RawMessage } `json:"_meta"`
+		Meta struct {
+			ProgressToken json.RawMessage
+			LogLevel      string `json:"io.modelcontextprotocol/logLevel"`
+		} `json:"_meta"`
 	}
 	c.params(&p)
 	s, a, key := c.s, p.Arguments, c.m.key
@@ -1174,6 +1178,11 @@ func (c *fakeCall) tool(ctx context.Context) (any, *fakeError) {
 			}
 		}
 		return fakeText("done"), nil
+	case "log":
+		if c.x.version != fakeModern || p.Meta.LogLevel != "" {
+			c.send(map[string]any{"method": "notifications/message", "params": map[string]any{"level": "info", "data": a.Text}})
+		}
+		return fakeText("logged"), nil
 	case "ask":
 		raw, err := c.ask(ctx, a.Method, map[string]any{"message": "well?", "requestedSchema": map[string]any{"type": "object", "properties": map[string]any{}}})
 		if err != nil {

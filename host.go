@@ -302,7 +302,7 @@ func (b *bridge) cancelled(m message) {
 		x.cancel(errCancelled)
 	}
 	if c.sendings > 0 && c.sess == b.sess && c.sess.kind != kindStateless {
-		b.send(&call{m: splice(m.keep(), token, c.up), then: func(message, *exchangeError) {}})
+		b.send(&call{m: m.keep().rewritten(set(m.raw, []byte(c.up), "params", "requestId")), then: func(message, *exchangeError) {}})
 	}
 }
 

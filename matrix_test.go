@@ -1,0 +1,400 @@
+package main
+
+// matrix_test.go is the promise about protocol revisions as a table: every kind of client on every kind of server does
+// everything that a client can want, or is told why it cannot. Only one combination cannot: a client that speaks
+// nothing but 2026-07-28 on a server that does not.
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A matrixClient is a client of one kind, that answers whatever it is asked.
+type matrixClient struct {
+	*host
+	knowsOld, knowsNew bool
+	modern             bool // it speaks 2026-07-28
+	refused            bool // it knows no revision that the server speaks
+	level              string
+	last               int
+	notes              []matrixMessage // notifications that came
+	listID             string          // of its subscription
+}
+
+type matrixMessage struct {
+	ID     json.RawMessage
+	Method string
+	Params struct {
+		Meta          map[string]json.RawMessage `json:"_meta"`
+		ProgressToken json.RawMessage
+		Progress      float64
+		Data, URI     string
+	}
+	Result json.RawMessage
+	Error  *struct {
+		Code    int
+		Message string
+		Data    struct{ Reason string }
+	}
+}
+
+const matrixCan = `{"roots":{},"sampling":{},"elicitation":{"form":{}}}`
+
+// begin is the client's handshake, or its probe and what follows from it.
+func (c *matrixClient) begin() {
+	c.t.Helper()
+	if c.knowsNew {
+		c.modern = true
+		if r := c.await(c.request("server/discover", "")); r.Error == nil {
+			return
+		} else if r.Error.Code != -32601 {
+			c.t.Fatalf("server/discover: %+v", *r.Error)
+		}
+		if !c.knowsOld {
+			c.refused = true
+			return
+		}
+		c.modern = false
+	}
+	if r := c.await(c.request("initialize", `"protocolVersion":"2025-11-25","capabilities":`+matrixCan+`,"clientInfo":{"name":"c","version":"1"}`)); r.Error != nil {
+		c.t.Fatalf("initialize: %+v", *r.Error)
+	}
+	c.say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+	time.Sleep(time.Second)
+}
+
+// request writes a request and returns its id.
+func (c *matrixClient) request(method, params string) string {
+	c.t.Helper()
+	c.last++
+	if c.modern {
+		level := ""
+		if c.level != "" {
+			level = `,"io.modelcontextprotocol/logLevel":"` + c.level + `"`
+		}
+		if params != "" {
+			params += ","
+		}
+		params += fmt.Sprintf(`"_meta":{"progressToken":"p%d","io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":%s%s}`, c.last, matrixCan, level)
+	} else if method == "tools/call" {
+		params += fmt.Sprintf(`,"_meta":{"progressToken":"p%d"}`, c.last)
+	}
+	c.say(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":%q,"params":{%s}}`, c.last, method, params))
+	return fmt.Sprint(c.last)
+}
+
+// await reads until the answer to id has come, and for a second if id is "".
+func (c *matrixClient) await(id string) matrixMessage {
+	c.t.Helper()
+	limit := 2 * time.Minute
+	if id == "" {
+		limit = time.Second
+	}
+	end := time.Now().Add(limit)
+	for time.Now().Before(end) {
+		line := c.hear(time.Until(end))
+		if line == "" {
+			break
+		}
+		var m matrixMessage
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			c.t.Fatalf("%v: %s", err, line)
+		}
+		switch {
+		case m.Method != "" && m.ID != nil:
+			if c.modern {
+				c.t.Errorf("a client of 2026-07-28 was sent a request: %s", line)
+			}
+			c.say(`{"jsonrpc":"2.0","id":` + string(m.ID) + `,"result":` + matrixAnswer(m.Method) + `}`)
+		case m.Method != "":
+			c.notes = append(c.notes, m)
+		case string(m.ID) == id:
+			return m
+		default:
+			c.t.Errorf("an answer to nothing: %s", line)
+		}
+	}
+	if id != "" {
+		c.t.Fatalf("no answer to %s", id)
+	}
+	return matrixMessage{}
+}
+
+// matrixAnswer is what the client says when it is asked.
+func matrixAnswer(method string) string {
+	switch method {
+	case "roots/list":
+		return `{"roots":[{"uri":"file:///r"}]}`
+	case "sampling/createMessage":
+		return `{"role":"assistant","content":{"type":"text","text":"sampled"},"model":"m"}`
+	case "elicitation/create":
+		return `{"action":"accept","content":{"a":"elicited"}}`
+	}
+	return `{}`
+}
+
+// call calls a tool through all rounds and returns the text of the result.
+func (c *matrixClient) call(tool, arguments string) (string, matrixMessage) {
+	c.t.Helper()
+	params := fmt.Sprintf(`"name":%q,"arguments":{%s}`, tool, arguments)
+	r := c.await(c.request("tools/call", params))
+	var result struct {
+		ResultType    string
+		RequestState  json.RawMessage
+		InputRequests map[string]struct{ Method string }
+	}
+	for r.Error == nil && json.Unmarshal(r.Result, &result) == nil && result.ResultType == "input_required" {
+		var answers []string
+		for key, q := range result.InputRequests {
+			answers = append(answers, fmt.Sprintf(`%q:%s`, key, matrixAnswer(q.Method)))
+		}
+		r = c.await(c.request("tools/call", fmt.Sprintf(`%s,"inputResponses":{%s},"requestState":%s`, params, strings.Join(answers, ","), result.RequestState)))
+		result.ResultType = ""
+	}
+	if (result.ResultType == "complete") != (c.modern && r.Error == nil) && result.RequestState == nil {
+		c.t.Errorf("resultType %q for this client: %s", result.ResultType, r.Result)
+	}
+	return string(r.Result), r
+}
+
+// subscribe asks to be told of changes of test://a, and of the lists.
+func (c *matrixClient) subscribe() {
+	c.t.Helper()
+	if !c.modern {
+		if r := c.await(c.request("resources/subscribe", `"uri":"test://a"`)); r.Error != nil {
+			c.t.Fatalf("subscribing: %+v", *r.Error)
+		}
+		return
+	}
+	c.listID = c.request("subscriptions/listen", `"notifications":{"toolsListChanged":true,"resourceSubscriptions":["test://a"]}`)
+	c.await("")
+	if !c.noted("notifications/subscriptions/acknowledged") {
+		c.t.Fatalf("not acknowledged: %v", c.notes)
+	}
+}
+
+// noted says whether such a notification has come, and forgets all.
+func (c *matrixClient) noted(method string) bool {
+	c.t.Helper()
+	found := false
+	for _, n := range c.notes {
+		found = found || n.Method == method
+		id, tagged := n.Params.Meta["io.modelcontextprotocol/subscriptionId"]
+		if tagged != c.modern && (strings.HasSuffix(n.Method, "changed") || strings.HasSuffix(n.Method, "updated")) || tagged && string(id) != c.listID {
+			c.t.Errorf("subscriptionId %s in %s for a client whose subscription is %q", id, n.Method, c.listID)
+		}
+	}
+	c.notes = nil
+	return found
+}
+
+// matrixFeatures are what clients do. Each gets a client that has begun.
+var matrixFeatures = []struct {
+	name string
+	do   func(c *matrixClient, s *fakeServer)
+}{
+	{"list", func(c *matrixClient, s *fakeServer) {
+		if r := c.await(c.request("tools/list", "")); !strings.Contains(string(r.Result), `"echo"`) {
+			c.t.Errorf("tools %s %v", r.Result, r.Error)
+		}
+	}},
+	{"call", func(c *matrixClient, s *fakeServer) {
+		if text, r := c.call("echo", `"text":"hi"`); !strings.Contains(text, "hi") {
+			c.t.Errorf("%s %v", text, r.Error)
+		}
+	}},
+	{"progress", func(c *matrixClient, s *fakeServer) {
+		if text, r := c.call("progress", `"steps":3,"ms":10`); !strings.Contains(text, "done") {
+			c.t.Errorf("%s %v", text, r.Error)
+		}
+		c.await("")
+		var got []float64
+		for _, n := range c.notes {
+			if n.Method == "notifications/progress" && string(n.Params.ProgressToken) == fmt.Sprintf(`"p%d"`, c.last) {
+				got = append(got, n.Params.Progress)
+			}
+		}
+		if !slices.Equal(got, []float64{1, 2, 3}) {
+			c.t.Errorf("progress %v", got)
+		}
+	}},
+	{"log", func(c *matrixClient, s *fakeServer) {
+		if !c.modern {
+			if r := c.await(c.request("logging/setLevel", `"level":"info"`)); r.Error != nil {
+				c.t.Fatalf("%+v", *r.Error)
+			}
+		}
+		c.level = "info"
+		c.call("log", `"text":"a line"`)
+		c.await("")
+		if !slices.ContainsFunc(c.notes, func(n matrixMessage) bool { return n.Method == "notifications/message" && n.Params.Data == "a line" }) {
+			c.t.Errorf("no log: %v", c.notes)
+		}
+	}},
+	{"subscribe", func(c *matrixClient, s *fakeServer) {
+		c.subscribe()
+		s.update("test://b")
+		c.await("")
+		if c.noted("notifications/resources/updated") {
+			c.t.Error("told of a resource that was not subscribed")
+		}
+		s.update("test://a")
+		c.await("")
+		if !c.noted("notifications/resources/updated") {
+			c.t.Error("not told of the resource")
+		}
+		s.notify("notifications/tools/list_changed", nil)
+		c.await("")
+		if !c.noted("notifications/tools/list_changed") {
+			c.t.Error("not told of the tools")
+		}
+		if !c.modern {
+			if r := c.await(c.request("resources/unsubscribe", `"uri":"test://a"`)); r.Error != nil {
+				c.t.Fatalf("%+v", *r.Error)
+			}
+		} else {
+			c.say(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":` + c.listID + `}}`)
+		}
+		c.await("")
+		s.update("test://a")
+		c.await("")
+		if c.noted("notifications/resources/updated") {
+			c.t.Error("told of the resource after leaving it")
+		}
+	}},
+	{"elicitation", func(c *matrixClient, s *fakeServer) { c.asked("elicitation/create", "elicited") }},
+	{"sampling", func(c *matrixClient, s *fakeServer) { c.asked("sampling/createMessage", "sampled") }},
+	{"roots", func(c *matrixClient, s *fakeServer) { c.asked("roots/list", "file:///r") }},
+	{"cancel", func(c *matrixClient, s *fakeServer) {
+		id := c.request("tools/call", `"name":"slow","arguments":{"ms":3600000,"key":"k"}`)
+		c.await("")
+		c.say(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":` + id + `}}`)
+		c.await("") // and no answer
+		if s.cancelled("k") != 1 {
+			c.t.Error("the tool still runs")
+		}
+	}},
+	{"cancel after a cut", func(c *matrixClient, s *fakeServer) {
+		c.await(c.request("tools/list", ""))
+		id := c.request("tools/call", `"name":"look","arguments":{"ms":3600000,"key":"k"}`)
+		c.await("")
+		s.cut()
+		time.Sleep(time.Minute)
+		c.say(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":` + id + `}}`)
+		c.await("") // and no answer
+		want := 1
+		if s.kind == fakeStateless || c.modern { // there the cut was a cancellation, too
+			want = 2
+		}
+		if got := s.cancelled("k"); got != want {
+			c.t.Errorf("ended early %d times, want %d", got, want)
+		}
+	}},
+	{"cut", func(c *matrixClient, s *fakeServer) {
+		c.await(c.request("tools/list", ""))
+		c.subscribe()
+		c.notes = nil
+		safe := c.request("tools/call", `"name":"look","arguments":{"ms":5000,"key":"safe"}`)
+		c.await("")
+		s.cut()
+		if r := c.await(safe); r.Error != nil {
+			c.t.Errorf("a call that may be repeated: %+v", *r.Error)
+		}
+		time.Sleep(time.Minute)
+		unsafe := c.request("tools/call", `"name":"add","arguments":{"ms":5000,"key":"unsafe"}`)
+		c.await("")
+		s.cut()
+		if r := c.await(unsafe); r.Error != nil && r.Error.Code != -31002 {
+			c.t.Errorf("a call that may not be repeated: %+v", *r.Error)
+		}
+		if n := s.runs("unsafe"); n != 1 {
+			c.t.Errorf("it ran %d times", n)
+		}
+		if text, r := c.call("echo", `"text":"again"`); !strings.Contains(text, "again") {
+			c.t.Errorf("after the cut: %s %v", text, r.Error)
+		}
+		time.Sleep(time.Minute)
+		c.await("")
+		c.notes = nil
+		s.update("test://a")
+		c.await("")
+		if !c.noted("notifications/resources/updated") {
+			c.t.Error("the subscription is gone")
+		}
+	}},
+}
+
+// asked calls a tool that asks the client.
+func (c *matrixClient) asked(method, want string) {
+	c.t.Helper()
+	if text, r := c.call("ask", `"method":"`+method+`","key":"k"`); !strings.Contains(text, want) {
+		c.t.Errorf("%s %v", text, r.Error)
+	}
+}
+
+func TestMatrix(t *testing.T) {
+	servers := []struct {
+		name string
+		old  bool
+		make func() *fakeServer
+	}{
+		{"2024-11-05", true, func() *fakeServer { return &fakeServer{kind: fakeSSE, version: "2024-11-05"} }},
+		{"2025-03-26", true, func() *fakeServer { return &fakeServer{version: "2025-03-26", streams: true} }},
+		{"2025-06-18", true, func() *fakeServer { return &fakeServer{version: "2025-06-18", streams: true} }},
+		{"2025-11-25", true, func() *fakeServer {
+			return &fakeServer{version: "2025-11-25", streams: true, ids: true, polling: true, retry: 500 * time.Millisecond}
+		}},
+		{"2026-07-28", false, func() *fakeServer { return &fakeServer{kind: fakeStateless, streams: true} }},
+		{"dual", false, func() *fakeServer { return &fakeServer{dual: true, streams: true} }},
+	}
+	clients := []struct {
+		name     string
+		old, new bool
+	}{{"old", true, false}, {"new", false, true}, {"dual", true, true}}
+	for _, client := range clients {
+		for _, server := range servers {
+			for _, feature := range matrixFeatures {
+				t.Run(client.name+" client/"+server.name+" server/"+feature.name, func(t *testing.T) {
+					s := server.make()
+					bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+						c := &matrixClient{host: h, knowsOld: client.old, knowsNew: client.new}
+						c.begin()
+						if want := server.old && !client.old; c.refused != want {
+							t.Fatalf("refused: %v, want %v", c.refused, want)
+						}
+						if c.refused {
+							c.goOn(feature.name)
+						} else {
+							feature.do(c, s)
+						}
+						s.check(t)
+					})
+				})
+			}
+		}
+	}
+}
+
+// goOn is a client that was told to begin with initialize and does not.
+func (c *matrixClient) goOn(feature string) {
+	c.t.Helper()
+	id := ""
+	switch feature {
+	case "list":
+		id = c.request("tools/list", "")
+	case "subscribe":
+		id = c.request("subscriptions/listen", `"notifications":{"toolsListChanged":true}`)
+	default:
+		id = c.request("tools/call", `"name":"echo","arguments":{"text":"x","key":"k"}`)
+	}
+	r := c.await(id)
+	if r.Error == nil || r.Error.Code != -31007 || r.Error.Data.Reason != "not-translatable" || !strings.Contains(r.Error.Message, "2026-07-28") {
+		c.t.Errorf("%s %+v", r.Result, r.Error)
+	}
+	synctest.Wait()
+}
