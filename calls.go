@@ -54,6 +54,7 @@ type call struct {
 	gone    bool      // its session was lost once
 	fresh   bool      // it was sent again on a fresh connection
 	signIns int       // 401 and 403 challenges met
+	scope   bool      // it alone waits for a sign-in, with wider permissions
 	doubt   *message  // an answer that may only mean that the session is lost
 	after   string    // cursor of its stream
 	resumes int       // resumptions in a row that brought no event
@@ -99,9 +100,13 @@ type exchange struct {
 	p      progress
 	cancel context.CancelCauseFunc
 	stray  bool      // it delivered an answer that belongs to nobody
+	stale  bool      // a resumption that was accepted and brings nothing: given up for another
 	done   time.Time // when its call was settled
 	opened time.Time // when its stream was opened
 }
+
+// lastByte is when the server was last heard on x; its start, if never.
+func (x *exchange) lastByte() time.Time { return x.p.start.Add(time.Duration(x.p.heard.Load())) }
 
 // A serverRequest is one that the client has not answered yet.
 type serverRequest struct {

@@ -87,7 +87,11 @@ func (b *bridge) finished(now time.Time) bool {
 // read takes one line of the client.
 func (b *bridge) read(i input) {
 	if i.err != nil {
-		b.write(errorReply("", int(faultTooLarge), fmt.Sprintf("the message is larger than %d bytes (--max-message-size)", b.maxMessage), &errorData{Reason: faultTooLarge.reason()}))
+		m, err := scan(i.line) // its beginning may tell which request it is
+		if bad := (*badMessage)(nil); errors.As(err, &bad) {
+			m.id = bad.id
+		}
+		b.write(errorReply(m.id, int(faultTooLarge), fmt.Sprintf("the message is larger than %d bytes (--max-message-size)", b.maxMessage), &errorData{Reason: faultTooLarge.reason()}))
 		return
 	}
 	ms, bad, batch := []message(nil), []error(nil), isBatch(i.line)
@@ -269,14 +273,19 @@ func (b *bridge) page(c *call, cursor json.RawMessage) {
 
 // listed takes a page of the tool list: there is another, or every call that waited for it is decided.
 func (b *bridge) listed(m message, e *exchangeError) {
+	if e != nil {
+		b.pages = 0 // the search begins anew when the line is back
+		b.noEntry(e)
+		return
+	}
 	cursor := peek(m.raw, "result", "nextCursor")
-	if e == nil && !m.failed {
+	if !m.failed {
 		m = b.filter.list(m)
 	}
 	b.mem.free(m.charge)
 	for _, c := range b.byID {
 		switch {
-		case c.state != parked:
+		case c.state != parked || c.scope:
 		case b.filter.call(c.name()) == allowed:
 			b.hold(c)
 		case len(cursor) > 2 && cursor[0] == '"' && b.pages < maxToolPages:

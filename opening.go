@@ -202,6 +202,11 @@ func (b *bridge) gate() {
 			b.write(m)
 		}
 	}
+	for _, c := range b.byID {
+		if c.state == parked && !c.scope && b.pages == 0 {
+			b.page(c, nil)
+		}
+	}
 	if recovered && b.tr != nil {
 		up, down := b.tr.lost()
 		b.carry(message{}, up, down)
@@ -348,15 +353,22 @@ func (b *bridge) challenged(c *call, e *exchangeError) {
 			b.fail(c, faultAuthorization, b.server+" keeps refusing the credential", e)
 			return
 		}
-		b.hold(c)
+		if e.status == 403 && b.state == ready { // the others may go on meanwhile
+			c.state, c.scope = parked, true
+			b.landed(c)
+		} else {
+			b.hold(c)
+		}
 		if e.status == 401 && e.challenge == "" && !c.gone && c.sess == b.sess && c.sess.kind != kindStateless {
 			c.gone = true // some servers say so when they have forgotten a session: a new hello tells
 			b.lost(c.sess, e)
 			return
 		}
 	}
-	b.lastError = e.Error()
-	b.set(signingIn)
+	if c == nil || !c.scope {
+		b.lastError = e.Error()
+		b.set(signingIn)
+	}
 	if b.signing {
 		return
 	}
@@ -375,17 +387,31 @@ func (b *bridge) challenged(c *call, e *exchangeError) {
 func (b *bridge) signed(err error) {
 	b.signing, b.hint = false, ""
 	var failure *signInError
+	text := ""
+	if errors.As(err, &failure) {
+		text = strings.TrimSpace("signing in failed: " + err.Error() + ". " + failure.hint)
+	} else if err != nil {
+		text = "signing in failed: " + err.Error()
+	}
+	for _, c := range b.byID {
+		switch {
+		case !c.scope:
+		case err == nil:
+			c.scope = false
+			b.hold(c)
+		default:
+			b.fail(c, faultAuthorization, text, err)
+		}
+	}
 	switch {
 	case b.state != signingIn:
 	case err == nil && b.sess != nil && b.sess.established:
 		b.say()
 	case err == nil:
 		b.open()
-	case errors.As(err, &failure) && failure.outage:
+	case failure != nil && failure.outage:
 		b.down(&exchangeError{fate: unsent, err: err, wait: failure.wait})
-	case failure != nil:
-		b.giveUp(faultAuthorization, strings.TrimSpace("signing in failed: "+err.Error()+". "+failure.hint), err)
 	default:
-		b.giveUp(faultAuthorization, "signing in failed: "+err.Error(), err)
+		b.giveUp(faultAuthorization, text, err)
 	}
 }

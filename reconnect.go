@@ -531,11 +531,16 @@ func (b *bridge) over(x *exchange, err error) {
 	if e != nil && e.cert && b.met { // a captive portal or a VPN, and it passes
 		e.fate = unsent
 	}
+	if x.stale {
+		e = &exchangeError{fate: cut, err: errSilent}
+	}
 	c := x.c
 	switch {
 	case c == nil:
 		b.streamOver(x, e)
 	case c.x != x || c.state == settled: // answered, cancelled, or sent again meanwhile
+	case c.doubt != nil:
+		c.x = nil
 	case c.then != nil && x.s != b.sess:
 		b.drop(c)
 	case c.then != nil && (e != nil || c.m.kind != request) && !(x.resume || e != nil && e.fate == cut):
@@ -568,6 +573,7 @@ func (b *bridge) taken(c *call, x *exchange) {
 	case x.stray:
 		b.fail(c, faultBadAnswer, "the server answered with the id of another request", nil)
 	case x.s == b.sess && x.s.kind == kindSSE: // the answer comes on the stream
+		b.chatty = b.chatty || c == b.probing // who takes a request does not sit over another one
 	case x.s == b.sess && x.s.streamOpen:
 		c.accepted = time.Now()
 	default:
@@ -588,7 +594,9 @@ func (b *bridge) failed(c *call, x *exchange, e *exchangeError) {
 		b.resumeFailed(c, e)
 	case x.resume: // the cursor or the session was refused
 		b.unsure(c, e)
-		b.lost(x.s, e)
+		if e.fate == gone {
+			b.lost(x.s, e)
+		}
 	case e.fate == gone && c.gone: // a second time: it is the answer
 		b.refused(c, e)
 		b.lost(x.s, e)
@@ -720,6 +728,10 @@ func (b *bridge) lost(s *session, e *exchangeError) {
 		case c.sess != s || c.then != nil:
 		case c.m.kind != request: // answers to requests of that session are worthless now
 			b.drop(c)
+		case c.doubt != nil:
+			m := *c.doubt
+			c.doubt = nil
+			b.answer(c, m)
 		case c.state == resuming:
 			c.x.cancel(errOver)
 			b.unsure(c, e)
@@ -736,7 +748,7 @@ func (b *bridge) discard(s *session) {
 	if b.sess == s {
 		b.sess = nil
 	}
-	b.toSay, b.probing = nil, nil
+	b.toSay, b.probing, b.pages = nil, nil, 0
 	for x := range s.live {
 		if x.c == nil || x.c.then != nil {
 			x.cancel(errOver)

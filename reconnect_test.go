@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -206,4 +208,91 @@ func TestBridgeBasics(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A tool whose answer only looks like a lost session gets through, also where no stream is open.
+func TestDoubtWithoutStream(t *testing.T) {
+	for _, kind := range []fakeKind{fakeStreamable, fakeSSE} {
+		s := &fakeServer{kind: kind, noStream: true}
+		bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+			h.hello()
+			id := h.call("refuses", `"code":-32000,"text":"Session not found","key":"a"`)
+			if got := h.answer(id, time.Second); !strings.Contains(got, "Session not found") || strings.Contains(got, "mcp-redial") {
+				t.Error(got)
+			}
+			if s.runs("a") != 1 || s.sessionsMade() != 1 {
+				t.Errorf("ran %d times in %d sessions", s.runs("a"), s.sessionsMade())
+			}
+		})
+	}
+}
+
+// A call that needs wider permissions waits for them alone.
+func TestStepUpHoldsOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, s := newMemNet(), &fakeServer{}
+		s.start(t, n.listen("mcp.test:80"))
+		h := newHost(t, n, testOptions())
+		granted := make(chan struct{})
+		h.signs = []func() error{func() error { <-granted; return nil }}
+		h.hello()
+		s.fail(fault{on: "add", answer: answerStatus(http.StatusForbidden, "WWW-Authenticate", `Bearer error="insufficient_scope", scope="more"`)})
+		id := h.call("add", `"key":"a"`)
+		if got := h.answer(h.call("echo", `"text":"meanwhile"`), time.Second); !strings.Contains(got, "meanwhile") {
+			t.Error(got)
+		}
+		close(granted)
+		if got := h.answer(id, time.Second); !strings.Contains(got, `"result"`) {
+			t.Error(got)
+		}
+		s.fail(fault{on: "add", answer: answerStatus(http.StatusForbidden, "WWW-Authenticate", `Bearer error="insufficient_scope"`)})
+		h.signs = []func() error{func() error { return &signInError{err: errors.New("denied"), hint: "Ask for it."} }}
+		if got := h.answer(h.call("add", `"key":"b"`), time.Second); !strings.Contains(got, "-31003") || !strings.Contains(got, "Ask for it.") {
+			t.Error(got)
+		}
+		if s.runs("a") != 1 || s.runs("b") != 0 {
+			t.Errorf("ran %d and %d times", s.runs("a"), s.runs("b"))
+		}
+	})
+}
+
+// A server that accepts a resumption and never delivers is noticed, and the caller told.
+func TestDeafResumption(t *testing.T) {
+	s := &fakeServer{streams: true, ids: true, deaf: true}
+	bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+		h.hello()
+		s.fail(fault{on: "progress", act: true, events: 1})
+		h.next++
+		h.say(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"progress","arguments":{"key":"a","steps":3,"ms":10},"_meta":{"progressToken":"p"}}}`)
+		if got := h.answer("1", 20*time.Minute); !strings.Contains(got, "outcome-unknown") {
+			t.Error(got)
+		}
+		if s.runs("a") != 1 {
+			t.Errorf("ran %d times", s.runs("a"))
+		}
+	})
+}
+
+// A line that is too long gets its error under its own id.
+func TestTooLongFromClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, s := newMemNet(), &fakeServer{}
+		s.start(t, n.listen("mcp.test:80"))
+		o := testOptions()
+		o.maxMessage = 1000
+		h := newHost(t, n, o)
+		h.hello()
+		line := func(size int) string {
+			head := `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"echo","arguments":{"text":"`
+			return head + strings.Repeat("x", size-len(head)-4) + `"}}}`
+		}
+		h.say(line(1000))
+		if got := h.answer("7", time.Second); !strings.Contains(got, `"result"`) {
+			t.Error(got)
+		}
+		h.say(line(1001))
+		if got := h.answer("7", time.Second); !strings.Contains(got, "-31006") || !strings.Contains(got, "1000 bytes") {
+			t.Error(got)
+		}
+	})
 }

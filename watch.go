@@ -102,7 +102,7 @@ func (b *bridge) expire(at time.Time) {
 		}
 		switch {
 		case at.Before(limit):
-		case b.state == signingIn:
+		case b.state == signingIn || c.scope:
 			b.fail(c, faultAuthorization, strings.TrimSpace("signing in to "+b.server+" is not finished. "+b.hint), nil)
 		default:
 			b.fail(c, faultNotSent, fmt.Sprintf("%s could not be reached for %v (%d attempts)", b.server, time.Since(c.arrived).Round(time.Second), b.attempts), errors.New(b.lastError))
@@ -132,8 +132,12 @@ func (b *bridge) watch(now time.Time) {
 		due = due || c.then == nil && c.m.kind == request && !c.standing() && now.Sub(c.sentAt) >= silence && quiet >= silence
 	}
 	for x := range b.sess.live {
-		if !x.done.IsZero() && now.Sub(x.done) > lingering {
+		switch {
+		case !x.done.IsZero() && now.Sub(x.done) > lingering:
 			x.cancel(errOver)
+		case x.resume && !x.opened.IsZero() && now.Sub(x.lastByte()) >= b.holdTimeout:
+			x.stale = true
+			x.cancel(errSilent)
 		}
 	}
 	if !due {
@@ -155,8 +159,8 @@ func (b *bridge) watch(now time.Time) {
 func (b *bridge) lastByte() time.Time {
 	last := b.heard
 	for x := range b.sess.live {
-		if n := x.p.heard.Load(); n > 0 && x.p.start.Add(time.Duration(n)).After(last) {
-			last = x.p.start.Add(time.Duration(n))
+		if x.p.heard.Load() > 0 {
+			last = later(last, x.lastByte())
 		}
 	}
 	return last
