@@ -73,7 +73,8 @@ func (s *suite) play(t *testing.T, env []string, args ...string) (checks []check
 	cmd.WaitDelay = 5 * time.Second
 	err = cmd.Run()
 	files, _ := filepath.Glob(filepath.Join(results, "*", "checks.json"))
-	for _, f := range files {
+	deeper, _ := filepath.Glob(filepath.Join(results, "*", "*", "checks.json")) // of a scenario with a slash in its name
+	for _, f := range append(files, deeper...) {
 		b, bad := os.ReadFile(f)
 		if bad == nil {
 			bad = json.Unmarshal(b, &checks)
