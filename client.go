@@ -432,6 +432,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 	if own || t.named {
 		next = c.known
 	}
+	req.Header.Set("User-Agent", c.o.userAgent)
 	if t.named {
 		for name, values := range c.o.oauthHeaders {
 			req.Header[name] = values
