@@ -5,6 +5,7 @@ package main
 // follows every address to its end.
 
 import (
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -61,5 +62,15 @@ func TestE2EConformanceAuth(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestE2EOIDCProvider is a protected MCP server behind an OpenID provider: browser, refresh with rotation, revocation,
+// device code, and a program with a key.
+func TestE2EOIDCProvider(t *testing.T) {
+	s := newSuite(t)
+	out, err := exec.CommandContext(t.Context(), s.node, filepath.Join(s.run, "oidc.mjs"), builtBridge(t)).CombinedOutput()
+	if t.Logf("%s", out); err != nil {
+		t.Error(err)
 	}
 }

@@ -19,8 +19,8 @@ export function standInBrowser(folder) {
 }
 
 // browse follows redirects with cookies, and sends each form that a page shows, with its hidden fields and what
-// a person would enter.
-export async function browse(address) {
+// a person would enter: answers by the names of fields.
+export async function browse(address, answers = {}) {
   const jar = new Map();
   let method = 'GET', body;
   for (let url = new URL(address), hop = 0; hop < 20; hop++) {
@@ -48,7 +48,7 @@ export async function browse(address) {
     body = new URLSearchParams();
     for (const [input] of form[2].matchAll(/<input[^>]*>/gi)) {
       const name = /name="([^"]*)"/i.exec(input)?.[1];
-      if (name) body.set(name, /value="([^"]*)"/i.exec(input)?.[1] || 'somebody');
+      if (name) body.set(name, answers[name] ?? (/value="([^"]*)"/i.exec(input)?.[1] || 'somebody'));
     }
   }
   throw new Error('redirected for ever');
