@@ -784,11 +784,11 @@ func (s *fakeServer) sayLost(w http.ResponseWriter, m fakeRequest) {
 	case lost400:
 		say(400, -32000, "Bad Request: No valid session ID provided")
 	case lost410:
-		http.Error(w, "gone", 410)
+		http.Error(w, "gone", http.StatusGone)
 	case lost401:
-		http.Error(w, "unauthorized", 401)
+		http.Error(w, "unauthorized", http.StatusUnauthorized)
 	case lost503:
-		http.Error(w, "no such backend", 503)
+		http.Error(w, "no such backend", http.StatusServiceUnavailable)
 	case lost200:
 		say(200, -32603, "Session not found")
 	case lostRequest:

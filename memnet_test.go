@@ -70,6 +70,8 @@ func (n *memNet) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: memAddr(addr), Err: err}
 	}
 	if dropping {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second) // as client.go has it
+		defer cancel()
 		<-ctx.Done()
 		return failed(ctx.Err())
 	}
@@ -103,7 +105,7 @@ func (n *memNet) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 // refuse makes new connections fail at once, or work again. Open ones stay.
 func (n *memNet) refuse(on bool) { n.mu.Lock(); n.refusing = on; n.mu.Unlock() }
 
-// drop makes dialling hang without any answer until its context ends, or work again. Open lines stay.
+// drop makes dialling hang without any answer until its context or ten seconds end, or work again. Open lines stay.
 func (n *memNet) drop(on bool) { n.mu.Lock(); n.dropping = on; n.mu.Unlock() }
 
 // latency delays every byte written from now on, and takes twice as long to dial.

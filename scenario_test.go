@@ -30,6 +30,7 @@ package main
 //	server: updates URI     to its subscribers
 //	server: got METHOD N    expects to have received so many in all
 //	server: ran KEY N       expects so many executions under that key
+//	server: stopped KEY N   expects so many executions that were ended early
 //	server: made N | lost N sessions in all: made, ended by DELETE
 //	net: refuse | accept | reset | fin | freeze | vanish | thaw | drop | pass | latency 50ms
 //	sleep 3s
@@ -721,6 +722,8 @@ func (p *player) serverStep(what string) {
 		count("requests of "+f[1], len(s.requests(f[1])), f[2])
 	case "ran":
 		count("executions under "+f[1], s.runs(f[1]), f[2])
+	case "stopped":
+		count("executions stopped under "+f[1], s.cancelled(f[1]), f[2])
 	case "made":
 		count("sessions made", s.sessionsMade(), f[1])
 	case "lost":
