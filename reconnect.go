@@ -546,6 +546,8 @@ func (b *bridge) over(x *exchange, err error) {
 	case c.then != nil && (e != nil || c.m.kind != request) && !(x.resume || e != nil && e.fate == cut):
 		b.drop(c)
 		c.then(message{}, e)
+	case c.doubt != nil: // its answer is being verified
+		c.x = nil
 	case e == nil:
 		c.x = nil
 		b.taken(c, x)
