@@ -151,7 +151,7 @@ func (b *bridge) noEntry(e *exchangeError) {
 	switch {
 	case e.challenged():
 		b.challenged(nil, e)
-	case e.fate == gone:
+	case e.fate == gone, b.sess.established && e.status == 503 && e.fate == unknown: // some say "no such session" so
 		b.lost(b.sess, e)
 	default:
 		b.down(e)

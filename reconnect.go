@@ -612,6 +612,14 @@ func (b *bridge) failed(c *call, x *exchange, e *exchangeError) {
 		b.refused(c, e)
 	default:
 		b.unsure(c, e)
+		if e.status == 503 && x.s == b.sess && b.state == ready { // some say so that the session is lost: ask again
+			b.ask("ping", nil, func(pong message, again *exchangeError) {
+				b.mem.free(pong.charge)
+				if again != nil && again.status == 503 {
+					b.lost(x.s, again)
+				}
+			})
+		}
 	}
 }
 
@@ -789,6 +797,9 @@ func (b *bridge) down(e *exchangeError) {
 		pause = b.backoff(b.failures)
 		b.failures++
 	}
+	if b.failures > b.maxRetries && slices.ContainsFunc(b.queue, func(c *call) bool { return now.Sub(c.arrived) < patience(c) }) {
+		b.failures-- // too early for an error: the round goes on
+	}
 	if !b.autoReconnect || b.maxRetries >= 0 && b.failures > b.maxRetries {
 		b.giveUp(faultNotSent, fmt.Sprintf("%s could not be reached in %d attempts", b.server, b.attempts), e)
 		return
@@ -834,11 +845,9 @@ func later(a, b time.Time) time.Time {
 // server's floor.
 func (b *bridge) stir() {
 	now := time.Now()
-	if b.state == idle || b.state == dormant || b.failures == b.maxRetries { // also before the last try of a round
-		b.failures = 0
-	}
 	switch {
 	case b.state == idle, b.state == dormant:
+		b.failures = 0
 		b.open()
 	case b.state == waiting && now.Sub(b.hurried) >= time.Second && b.redialAt.After(now):
 		b.hurried, b.redialAt = now, later(now, b.floor)

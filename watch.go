@@ -77,6 +77,14 @@ func (b *bridge) tick(now time.Time) {
 	b.wall = now
 }
 
+// patience is how long c is held at least.
+func patience(c *call) time.Duration {
+	if c.m.method == "initialize" {
+		return initializeTimeout
+	}
+	return lateHold
+}
+
 // expire answers the lines that will have been held as long as they may be at the time at.
 func (b *bridge) expire(at time.Time) {
 	for _, c := range b.byID {
