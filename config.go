@@ -66,7 +66,6 @@ type draft struct {
 	file, entry                    string
 	tlsMin, logFormat, tokenStore  string
 	proxyURL                       *url.URL
-	authSeconds                    time.Duration
 }
 
 // A flag is one row of the manual. A row without a name is a heading.

@@ -292,21 +292,16 @@ func (b *bridge) fly(x *exchange, do func(context.Context, receive) error) {
 			ms, size = nil, 0
 			return b.tell(ctx, e)
 		})
-		_ = b.tell(nil, event{x: x, ms: ms, do: func() { delete(x.s.live, x); b.over(x, err) }})
+		_ = b.tell(context.WithoutCancel(ctx), event{x: x, ms: ms, do: func() { delete(x.s.live, x); b.over(x, err) }})
 	})
 }
 
-// tell sends e to the loop. It fails, and frees what e holds, when ctx is done first (nil: never) or the loop
-// has ended.
+// tell sends e to the loop. It fails, and frees what e holds, when ctx is done first or the loop has ended.
 func (b *bridge) tell(ctx context.Context, e event) error {
-	var done <-chan struct{}
-	if ctx != nil {
-		done = ctx.Done()
-	}
 	select {
 	case b.events <- e:
 		return nil
-	case <-done:
+	case <-ctx.Done():
 	case <-b.ended:
 	}
 	for _, m := range e.ms {
