@@ -284,6 +284,9 @@ func TestStaleSignIn(t *testing.T) {
 	if err := a.store.root.Chtimes(files[0].name, old, old); err != nil {
 		t.Fatal(err)
 	}
+	if err := a.store.write(a.file("code_verifier_another.txt"), []byte("fresh")); err != nil {
+		t.Fatal(err)
+	}
 	w.browse(address)
 	if page := <-w.paged; !strings.HasPrefix(page, "400") {
 		t.Errorf("page %q", page)

@@ -24,6 +24,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -263,6 +264,9 @@ func (a *authorizer) token(ctx context.Context) (secret, error) {
 	if at.IsZero() || time.Now().Before(at) {
 		return hide(a.bearer(t)), nil
 	}
+	if len(a.turn) > 0 && time.Now().Before(a.expiry(t)) {
+		return hide(a.bearer(t)), nil // somebody may be signing in for a larger scope: that takes a person's time
+	}
 	if err := a.take(ctx); err != nil {
 		return secret{}, err
 	}
@@ -453,14 +457,35 @@ func (a *authorizer) wanted(d *discovery, c challenge, old *tokens, status int) 
 	return strings.Join(slices.DeleteFunc(all, func(s string) bool { again := seen[s]; seen[s] = true; return again }), " ")
 }
 
-// login signs in ahead of time: it asks the MCP server for its challenge and then does what signIn does.
+// login signs in ahead of time: it asks the MCP server for its challenge, with what is stored, and then does
+// what signIn does.
 func (a *authorizer) login(ctx context.Context, waiting func(hint string)) error {
-	h := http.Header{"Accept": {"application/json, text/event-stream"}}
-	resp, _, err := a.ask(ctx, "asking the server for its challenge", http.MethodGet, a.o.server, h, "")
+	t, err := a.token(ctx)
 	if err != nil {
 		return err
 	}
-	return a.signIn(ctx, strings.Join(resp.Header.Values("WWW-Authenticate"), ", "), http.StatusUnauthorized, waiting)
+	h := http.Header{"Accept": {"application/json, text/event-stream"}, "Content-Type": {"application/json"}}
+	if !t.empty() {
+		h.Set("Authorization", "Bearer "+t.reveal())
+	}
+	resp, _, err := a.ask(ctx, "asking the server for its challenge", http.MethodPost, a.o.server, h, `{"jsonrpc":"2.0","id":1,"method":"ping"}`)
+	if err != nil {
+		return err
+	}
+	challenge := strings.Join(resp.Header.Values("WWW-Authenticate"), ", ")
+	if resp.StatusCode == http.StatusUnauthorized {
+		a.refused(t)
+	} else if !t.empty() {
+		person(a.log, "Already signed in to %s.", origin(a.o.server))
+		return nil
+	} else if d, err := a.discover(ctx, bearerChallenge(challenge)); err != nil || d.Location == "" {
+		return errors.Join(fmt.Errorf("%s does not ask for a sign-in", origin(a.o.server)), err)
+	}
+	if err := a.signIn(ctx, challenge, http.StatusUnauthorized, waiting); err != nil {
+		return err
+	}
+	person(a.log, "Signed in to %s.", origin(a.o.server))
+	return nil
 }
 
 // logout revokes the tokens where the authorization server offers it (RFC 7009) and deletes everything that is
@@ -1049,7 +1074,7 @@ func (a *authorizer) tell(waiting func(hint string), sentence string) {
 }
 
 func (a *authorizer) redirectTo(port int) string {
-	return "http://" + a.listen.host + ":" + strconv.Itoa(port) + a.listen.path
+	return "http://" + net.JoinHostPort(a.listen.host, strconv.Itoa(port)) + a.listen.path
 }
 
 // authorize has a person sign in with a browser. One instance leads: it has the port, and opens the tab. The
@@ -1084,7 +1109,7 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 			if led != nil && a.adopt(old) {
 				return nil
 			}
-			switch pending := a.pending(); {
+			switch pending := a.pending(""); {
 			case led != nil && !followed.IsZero() && pending.IsZero():
 				return errors.New("the sign-in ended without success in another instance")
 			case (led != nil || a.o.paste != nil) && !begun:
@@ -1127,9 +1152,10 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 	}
 }
 
-// pending is when the newest sign-in that nobody has finished was begun, by any instance; zero if there is none.
-func (a *authorizer) pending() (newest time.Time) {
-	files, _ := a.store.list(a.file("code_verifier_"))
+// pending is when a sign-in that nobody has finished was begun, by any instance: the one with this state, or the
+// newest; zero if there is none.
+func (a *authorizer) pending(state string) (newest time.Time) {
+	files, _ := a.store.list(a.file("code_verifier_" + state))
 	for _, f := range files {
 		if time.Since(f.at) < personLimit && f.at.After(newest) {
 			newest = f.at
@@ -1195,7 +1221,7 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 	}
 	d := new(discovery)
 	verifier, err := a.store.read(a.file("code_verifier_" + state + ".txt"))
-	if err != nil || time.Since(a.pending()) > personLimit || a.store.readJSON(a.file("discovery_state_"+state+".json"), d) != nil {
+	if err != nil || a.pending(state).IsZero() || a.store.readJSON(a.file("discovery_state_"+state+".json"), d) != nil {
 		return false, unknown
 	}
 	a.forget(state)

@@ -775,3 +775,54 @@ func TestNewAuthorizerRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestLogin(t *testing.T) {
+	w := newWorld(t)
+	w.person()
+	for range 2 { // the second time there is nothing to do
+		if err := w.instance(nil).login(t.Context(), func(string) {}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(w.log(), "Already signed in") || w.as.count("GET /tenant/authorize") != 1 {
+		t.Errorf("log %s", w.log())
+	}
+	w.as.revokeAccess() // what is stored is asked for its worth
+	if err := w.instance(nil).login(t.Context(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.as.count("POST /tenant/token"); n != 2 {
+		t.Errorf("%d token requests, want a refresh", n)
+	}
+	open := newWorld(t)
+	open.server.at = "-"
+	open.as.always["/mcp"] = func(rw http.ResponseWriter, r *http.Request) { rw.Write([]byte("{}")) }
+	open.server.url = open.as.issuer + "/mcp"
+	open.client = open.authClient()
+	wantError(t, open.instance(nil).login(t.Context(), func(string) {}), "does not ask for a sign-in")
+}
+
+// While a person signs in for a larger scope, the credential that there is goes on being used.
+func TestTokenDuringStepUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newMemWorld(t)
+		w.signedIn()
+		w.as.pendings = 1e6
+		a := w.instance(func(o *authOptions) { o.deviceCode = true })
+		w.mustCall(a)
+		time.Sleep(59*time.Minute + time.Second) // it is time to refresh, but not too late
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- a.signIn(ctx, `Bearer error="insufficient_scope", scope="more"`, 403, func(string) {})
+		}()
+		synctest.Wait()
+		if s, err := a.token(t.Context()); err != nil || s.empty() {
+			t.Errorf("token: %v", err)
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
