@@ -23,6 +23,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -79,9 +80,9 @@ func certificate(t *testing.T, by *authority, c *x509.Certificate) (*x509.Certif
 }
 
 // serveTLS starts an https server of the authority on loopback.
-func (a *authority) serve(t *testing.T, conf *tls.Config, h http.HandlerFunc) *url.URL {
+func (a *authority) serve(t *testing.T, conf *tls.Config, h http.HandlerFunc, names ...string) *url.URL {
 	t.Helper()
-	cert, key := a.issue(t)
+	cert, key := a.issue(t, names...)
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
@@ -399,6 +400,7 @@ type recorder struct {
 	mu     sync.Mutex
 	asked  []string // "CONNECT host:port credentials"
 	answer func(http.ResponseWriter) bool
+	where  map[string]string // where a name leads; without it, to itself
 }
 
 func (p *recorder) list() []string { p.mu.Lock(); defer p.mu.Unlock(); return slices.Clone(p.asked) }
@@ -414,7 +416,11 @@ func (p *recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.answer != nil && p.answer(w) {
 		return
 	}
-	up, err := net.Dial("tcp", r.Host)
+	to := r.Host
+	if p.where != nil {
+		to = p.where[r.Host]
+	}
+	up, err := net.Dial("tcp", to)
 	if err != nil {
 		http.Error(w, "no", http.StatusBadGateway)
 		return
@@ -547,6 +553,82 @@ func TestProxyRefuses(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestHostsContacted runs the whole program, with a sign-in, behind a recording proxy and among names that nothing
+// else can look up: what the proxy was asked for is all that was contacted.
+func TestHostsContacted(t *testing.T) {
+	ca := newAuthority(t)
+	as := newFakeAS("https://as.test")
+	asAt := ca.serve(t, nil, as.ServeHTTP, "as.test")
+	home := ca.serve(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/.well-known/"):
+			writeJSON(w, http.StatusOK, map[string]any{"resource": "https://mcp.test/mcp", "authorization_servers": []string{as.issuer}})
+		case as.valid(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")) == nil:
+			w.Header().Set("WWW-Authenticate", `Bearer resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		case r.Method != http.MethodPost:
+			w.WriteHeader(http.StatusMethodNotAllowed)
+		default:
+			writeJSON(w, http.StatusOK, map[string]any{"jsonrpc": "2.0", "id": 1, "result": map[string]any{"protocolVersion": "2025-06-18", "capabilities": map[string]any{}, "serverInfo": map[string]any{"name": "s", "version": "1"}}})
+		}
+	}, "mcp.test")
+	p := &recorder{where: map[string]string{"mcp.test:443": home.Host, "as.test:443": asAt.Host}}
+	proxy := serveHTTP(t, p.ServeHTTP)
+
+	m := bareMachine(t)
+	m.getenv = variables(map[string]string{"MCP_REMOTE_CONFIG_DIR": t.TempDir()})
+	m.proxy = http.ProxyURL(proxy)
+	in, line, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	answers, stdout := io.Pipe()
+	errs, stderr := io.Pipe()
+	var wg sync.WaitGroup
+	var code int
+	wg.Go(func() {
+		code = command([]string{"https://mcp.test/mcp", "--no-browser", "--ca-file", writeFile(t, "ca.pem", string(ca.pem))}, m, in, stdout, stderr)
+		stdout.Close()
+		stderr.Close()
+	})
+	wg.Go(func() { // the person, whose browser is behind the same proxy
+		_, _, auth, err := newClients(clientOptions{server: parseURL(t, as.issuer), proxy: http.ProxyURL(serveHTTP(t, (&recorder{where: p.where}).ServeHTTP)), roots: []pemFile{{"ca", ca.pem}}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		auth.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+		for s := bufio.NewScanner(errs); s.Scan(); {
+			if m := addressInText.FindStringSubmatch(s.Text()); m != nil {
+				resp, err := auth.Get(m[1])
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				resp.Body.Close()
+				if back, err := http.Get(resp.Header.Get("Location")); err == nil {
+					back.Body.Close()
+				}
+			}
+		}
+	})
+	io.WriteString(line, `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`+"\n")
+	s := bufio.NewScanner(answers)
+	if !s.Scan() || !strings.Contains(s.Text(), `"result"`) {
+		t.Errorf("the answer is %q", s.Text())
+	}
+	line.Close()
+	for s.Scan() {
+	}
+	wg.Wait()
+	asked := p.list()
+	slices.Sort(asked)
+	if got := slices.Compact(asked); code != 0 || len(got) != 2 || got[0] != "CONNECT as.test:443 /" || got[1] != "CONNECT mcp.test:443 /" {
+		t.Errorf("exit code %d, contacted %q", code, got)
+	}
 }
 
 // TestSOCKS speaks with a SOCKS5 proxy (RFC 1928, 1929) that resolves names itself.
