@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func TestCheck(t *testing.T) {
 		"streamable": {&fakeServer{}, `transport Streamable HTTP on HTTP/1.1, MCP 2025-11-25
 handshake fake 1 can: completions, logging, prompts, resources, tools
 session one, which ends with this check
-tools 12
+tools {tools}
 resources 2
 prompts 1
 ping a round trip
@@ -57,7 +58,7 @@ stream open`},
 		"sse": {&fakeServer{kind: fakeSSE}, `transport HTTP+SSE on HTTP/1.1, MCP 2024-11-05
 handshake fake 1 can: completions, logging, prompts, resources, tools
 session one, which ends with this check
-tools 12
+tools {tools}
 resources 2
 prompts 1
 ping a round trip
@@ -65,7 +66,7 @@ stream open`},
 		"stateless": {&fakeServer{kind: fakeStateless}, `transport stateless HTTP on HTTP/1.1, MCP 2026-07-28, translated
 handshake fake 1 can: completions, logging, prompts, resources, tools
 session none: the server keeps no state for us
-tools 12
+tools {tools}
 resources 2
 prompts 1
 ping a round trip
@@ -74,7 +75,7 @@ stream none`},
 			`transport Streamable HTTP on HTTP/1.1, MCP 2025-11-25
 handshake odd\x1b[2J 1 can: tools
 session none: the server keeps no state for us
-tools 12
+tools {tools}
 resources 2
 prompts 1
 ping a round trip
@@ -97,6 +98,7 @@ stream not offered (405)`},
 				got = append(got, f[1]+" "+f[2])
 			}
 			want := fmt.Sprintf("address http://%s, directly\nTCP %s\nredirects 0\nauthentication not asked for\n%s", l.Addr(), l.Addr(), c.want)
+			want = strings.Replace(want, "{tools}", strconv.Itoa(len(fakeTools())), 1)
 			if text := strings.Join(got, "\n"); text != want {
 				t.Errorf("got\n%s\nwant\n%s", text, want)
 			}
