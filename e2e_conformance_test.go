@@ -58,7 +58,10 @@ func newSuite(t *testing.T) *suite {
 }
 
 // A checkResult is one line of the suite's verdict.
-type checkResult struct{ ID, Name, Status, ErrorMessage string }
+type checkResult struct {
+	ID, Name, Status, ErrorMessage string
+	scenario                       string
+}
 
 // play runs one scenario and returns the suite's checks and its output.
 func (s *suite) play(t *testing.T, env []string, args ...string) (checks []checkResult, output string, err error) {
@@ -75,12 +78,18 @@ func (s *suite) play(t *testing.T, env []string, args ...string) (checks []check
 	files, _ := filepath.Glob(filepath.Join(results, "*", "checks.json"))
 	deeper, _ := filepath.Glob(filepath.Join(results, "*", "*", "checks.json")) // of a scenario with a slash in its name
 	for _, f := range append(files, deeper...) {
+		var some []checkResult
 		b, bad := os.ReadFile(f)
 		if bad == nil {
-			bad = json.Unmarshal(b, &checks)
+			bad = json.Unmarshal(b, &some)
 		}
 		if bad != nil {
 			t.Fatal(bad)
+		}
+		folder := filepath.Base(filepath.Dir(f)) // server-NAME-2026-01-02T03-04-05-678Z
+		for _, c := range some {
+			c.scenario = strings.TrimPrefix(folder[:len(folder)-len("-2026-01-02T03-04-05-678Z")], "server-")
+			checks = append(checks, c)
 		}
 	}
 	return checks, out.String(), err

@@ -226,7 +226,7 @@ func (b *bridge) accept(m message) {
 // admit applies what is decided about a request before it is sent anywhere: era, filter, audit.
 func (b *bridge) admit(c *call) bool {
 	switch {
-	case c.m.method == "initialize":
+	case c.m.method == "initialize" && !isModern(c.m):
 		b.begin(c)
 		if b.protocol == "modern" && b.tr == nil {
 			b.translate(c)

@@ -263,11 +263,12 @@ func (b *bridge) discovered(first *call, m message, e *exchangeError) {
 	if e != nil {
 		text = e.body
 	}
+	code := errorCode(text)
 	switch {
 	case e != nil && e.fate != final:
 		b.noEntry(e)
 		return
-	case (e != nil || m.failed) && !isModernError(errorCode(text)):
+	case (e != nil || m.failed) && !isModernError(code) && (b.protocol != "modern" || code == 0):
 		b.mem.free(m.charge)
 		b.old()
 		return

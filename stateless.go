@@ -6,7 +6,8 @@ package main
 //
 // It opens no connection of its own. It repeats an exchange in two cases only, once each, where the server has
 // proved with 400 that it did not act (MCP 2026-07-28 streamable-http, Server Validation): -32020 to a
-// tools/call, after the tools have been listed again, and -32022 that lists the version spoken here.
+// tools/call, after the tools have been listed again, and -32022 that lists the very version asked for. With
+// any other version the client may choose from the list itself.
 //
 // At its end stands the small surgery on JSON that leaves every other byte alone, for all who rewrite messages.
 
@@ -69,7 +70,7 @@ func (s *stateless) listen(context.Context, string, *progress, func(), receive) 
 func (s *stateless) hangup(context.Context) error { return nil }
 
 func (s *stateless) post(ctx context.Context, m message, p *progress, recv receive) error {
-	var listed, named bool
+	var listed, insisted bool
 	for {
 		err := s.send(ctx, m, p, recv)
 		var e *exchangeError
@@ -82,12 +83,12 @@ func (s *stateless) post(ctx context.Context, m message, p *progress, recv recei
 				return err
 			}
 			listed = true
-		case "-32022": // which may list the very version that was asked for: then once more as it was
-			if named || !holds(peek(e.body, "error", "data", "supported"), modernVersion) {
+		case "-32022":
+			version, _ := unquote(peek(m.raw, "params", "_meta", metaVersion))
+			if insisted || version != modernVersion || !holds(peek(e.body, "error", "data", "supported"), version) {
 				return err
 			}
-			named = true
-			m = m.rewritten(set(m.raw, quote(modernVersion), "params", "_meta", metaVersion))
+			insisted = true
 		default:
 			return err
 		}

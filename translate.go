@@ -99,7 +99,9 @@ type waiter struct{ id, uri string }
 // newTranslator returns a translator whose own ids are strings that begin with prefix, which must be random
 // and not the beginning of anybody else's ids.
 func newTranslator(prefix string) *translator {
-	return &translator{prefix: prefix, calls: map[string]*pending{}, asks: map[string]ask{}}
+	t := &translator{prefix: prefix, calls: map[string]*pending{}, asks: map[string]ask{}}
+	t.introduce(nil, []byte("{}"))
+	return t
 }
 
 // fromClient takes a message that the client wrote. The client's initialize goes up as server/discover, whose
@@ -195,12 +197,14 @@ func (t *translator) initialize(id string, params []byte) {
 	if peek(can, "roots") != nil {
 		t.can = set(t.can, []byte("{}"), "roots") // its changes cannot be told
 	}
-	t.meta = set(set([]byte("{}"), t.can, metaCan), quote(modernVersion), metaVersion)
-	if info := peek(params, "clientInfo"); info != nil {
-		t.meta = set(t.meta, info, metaClient)
-	}
+	t.introduce(peek(params, "clientInfo"), t.can)
 	t.client, t.hello = id, t.next()
 	t.up = append(t.up, newRequest(t.hello, "server/discover", set([]byte("{}"), t.meta, "_meta")))
+}
+
+// introduce says who the client is, and what it can, in every request from now on.
+func (t *translator) introduce(info, can []byte) {
+	t.meta = set(set(set([]byte("{}"), info, metaClient), can, metaCan), quote(modernVersion), metaVersion)
 }
 
 // discovered turns the server's answer to server/discover into the result of initialize.
