@@ -34,6 +34,7 @@ func (b *bridge) begin(c *call) {
 func (b *bridge) open() {
 	b.set(opening)
 	b.attempts++
+	b.talked = time.Now() // the silence that ends an opening begins here
 	if b.sess == nil {
 		kind := b.choose()
 		b.sess = &session{kind: kind, t: b.world.connect(kind), live: map[*exchange]bool{}}
@@ -151,7 +152,7 @@ func (b *bridge) noEntry(e *exchangeError) {
 	switch {
 	case e.challenged():
 		b.challenged(nil, e)
-	case e.fate == gone, b.sess.established && e.status == 503 && e.fate == unknown: // some say "no such session" so
+	case e.fate == gone, b.sess.established && e.status == 503 && e.fate == unknown && b.kind != kindStateless: // some say "no such session" so
 		b.lost(b.sess, e)
 	default:
 		b.down(e)

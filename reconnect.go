@@ -504,7 +504,7 @@ func (b *bridge) verified(c *call, m message, lost bool) {
 	}
 	s := c.sess
 	c.doubt, c.gone = nil, true
-	if lost && s == b.sess && c.again {
+	if lost && c.again {
 		b.mem.free(m.charge)
 		b.hold(c)
 	} else {
@@ -607,14 +607,6 @@ func (b *bridge) failed(c *call, x *exchange, e *exchangeError) {
 		b.refused(c, e)
 	default:
 		b.unsure(c, e)
-		if e.status == 503 && x.s == b.sess && b.state == ready { // some say so that the session is lost: ask again
-			b.ask("ping", nil, func(pong message, again *exchangeError) {
-				b.mem.free(pong.charge)
-				if again != nil && again.status == 503 {
-					b.lost(x.s, again)
-				}
-			})
-		}
 	}
 }
 
@@ -637,13 +629,20 @@ func (b *bridge) unsure(c *call, e *exchangeError) {
 		b.missed(c, e)
 	default:
 		b.fail(c, faultOutcomeUnknown, "the connection to "+b.server+" was lost after the request was sent; it may have run: check before repeating it", e)
+		if e.status >= 500 { // a gateway without its server, which would say so to the next call too
+			b.suspect(c, e)
+		}
 	}
 }
 
-// missed holds a call for another sending. Its failure is news of the line unless that is being opened, or was
-// opened anew since.
+// missed holds a call for another sending.
 func (b *bridge) missed(c *call, e *exchangeError) {
 	b.hold(c)
+	b.suspect(c, e)
+}
+
+// suspect takes the failure of c as news of the line, unless that is being opened, or was opened anew since.
+func (b *bridge) suspect(c *call, e *exchangeError) {
 	if c.sess == b.sess && b.state != opening && b.state != signingIn {
 		b.down(e)
 	}
@@ -731,12 +730,10 @@ func (b *bridge) lost(s *session, e *exchangeError) {
 	for c := range b.inflight {
 		switch {
 		case c.sess != s || c.then != nil:
+		case c.doubt != nil: // its ping ends with the session
+			b.verified(c, *c.doubt, true)
 		case c.m.kind != request: // answers to requests of that session are worthless now
 			b.drop(c)
-		case c.doubt != nil:
-			m := *c.doubt
-			c.doubt = nil
-			b.answer(c, m)
 		case c.state == resuming:
 			c.x.cancel(errOver)
 			b.unsure(c, e)
@@ -788,14 +785,14 @@ func (b *bridge) down(e *exchangeError) {
 	if b.state == ready && now.Sub(b.readyAt) >= health {
 		b.failures = 0
 	}
-	if b.state != ready && e.fate != gone || !b.quick(now) { // gone is the server's own word that it is there
+	if b.state != ready && (e.fate != gone || b.replays) || !b.quick(now) { // gone is the server's own word that it is there
 		pause = b.backoff(b.failures)
 		b.failures++
 	}
 	if b.failures > b.maxRetries && slices.ContainsFunc(b.queue, func(c *call) bool { return now.Sub(c.arrived) < patience(c) }) {
 		b.failures-- // too early for an error: the round goes on
 	}
-	if !b.autoReconnect || b.maxRetries >= 0 && b.failures > b.maxRetries {
+	if !b.autoReconnect && (e.fate != gone || len(b.queue) == 0) || b.maxRetries >= 0 && b.failures > b.maxRetries {
 		b.giveUp(faultNotSent, fmt.Sprintf("%s could not be reached in %d attempts", b.server, b.attempts), e)
 		return
 	}

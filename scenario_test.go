@@ -6,7 +6,10 @@ package main
 //	# text                  a comment
 //	on: json streams ids sse
 //	                        the servers to play it with, one bubble each. json and streams: Streamable HTTP that
-//	                        answers so; ids: streams with event ids, kept for resumption; sse: HTTP+SSE
+//	                        answers so; ids: streams with event ids, kept for resumption; sse: HTTP+SSE;
+//	                        stateless: 2026-07-28; modern: the same, and so does the client, whose hello is
+//	                        server/discover
+//	@json,sse STEP          a step for these servers only
 //	bridge: max-retries=3 hold-timeout=25s
 //	                        options of the bridge, by their flags' names; before the first step
 //	server: is no-stream, no-ping, retry 500ms
@@ -18,11 +21,13 @@ package main
 //	                        acts and ends            the stream ends in order instead
 //	                        answers 503 Retry-After: 3
 //	                        answers page             200 and HTML
+//	                        answers session-lost     404
 //	                        hangs                    accepted, never answered
 //	                        acts and answers 202
 //	                        acts and sends half | nothing | twice | no-id | quoted-id | id 77
 //	                        "always on …" is for ever, "3 times on …" for so many
 //	server: heals           nothing more goes wrong
+//	server: becomes TRAITS  as "is", later
 //	server: forgets [as 404|400|410|401|503|200|-32600|-32602]   all sessions, and how it says so
 //	server: cuts | ends     its streams
 //	server: restarts        sessions, streams and running tools are gone
@@ -31,7 +36,8 @@ package main
 //	server: got METHOD N    expects to have received so many in all
 //	server: ran KEY N       expects so many executions under that key
 //	server: stopped KEY N   expects so many executions that were ended early
-//	server: made N | lost N sessions in all: made, ended by DELETE
+//	server: made N | made at most N | lost N sessions in all: made, ended by DELETE
+//	net: fins | resets every 300ms for 60s   while the scenario goes on
 //	net: refuse | accept | reset | fin | freeze | vanish | thaw | drop | pass | latency 50ms
 //	sleep 3s
 //	host> hello             the client's initialize, id 0; "hello VERSION" asks for that one
@@ -154,8 +160,8 @@ func newPlayer(t *testing.T, file, kind string) *player {
 		p.server.streams, p.server.ids = true, true
 	case "sse":
 		p.server.kind = fakeSSE
-	case "stateless":
-		p.server.kind = fakeStateless
+	case "stateless", "modern":
+		p.server.kind, p.server.streams = fakeStateless, true
 	default:
 		t.Fatalf("%s: there is no server of the kind %q", file, kind)
 	}
@@ -175,6 +181,12 @@ func (p *player) play(text string) {
 		p.line++
 		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "on:") {
 			continue
+		}
+		if rest, ok := strings.CutPrefix(line, "@"); ok {
+			kinds, step, _ := strings.Cut(rest, " ")
+			if line = step; !slices.Contains(strings.Split(kinds, ","), p.kind) {
+				continue
+			}
 		}
 		p.say("%s", line)
 		p.step(line)
@@ -296,6 +308,12 @@ func (p *player) bridge(settings string) {
 			p.options.transport = value
 		case "protocol":
 			p.options.protocol = value
+		case "remembers": // a handshake of that version, asked for in that version
+			p.options.offlineStart = true
+			p.options.remembered = &handshake{
+				Asked: "2025-11-25", ProtocolVersion: value,
+				Capabilities: json.RawMessage(`{"tools":{"listChanged":true}}`), ServerInfo: json.RawMessage(`{"name":"remembered","version":"0"}`),
+			}
 		case "no-auto-reconnect":
 			p.options.autoReconnect = false
 		case "silent":
@@ -467,6 +485,9 @@ func (p *player) ignores(line string) bool {
 
 // write sends a line of the client's.
 func (p *player) write(what string) {
+	if what == "ready" && p.kind == "modern" {
+		return
+	}
 	line := p.message(what)
 	var e struct {
 		ID     json.RawMessage
@@ -506,8 +527,19 @@ func (p *player) message(what string) string {
 		}
 		return `,"params":` + s
 	}
+	modern := p.kind == "modern"
+	if modern {
+		const meta = `"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}`
+		params = func(s string) string {
+			s = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(s), "{"), "}")
+			return `,"params":{` + strings.TrimPrefix(s+",", ",") + `"_meta":{` + meta + `}}`
+		}
+	}
 	switch word {
 	case "hello":
+		if modern {
+			return `{"jsonrpc":"2.0","id":0,"method":"server/discover"` + params("") + `}`
+		}
 		version := next()
 		if version == "" {
 			version = "2025-11-25"
@@ -519,11 +551,14 @@ func (p *player) message(what string) string {
 	case "call":
 		id, tool := next(), next()
 		args, token, ok := strings.Cut(rest, " token ")
-		meta := ""
-		if ok {
-			meta = `,"_meta":{"progressToken":` + token + `}`
+		line := `{"jsonrpc":"2.0","id":` + id + `,"method":"tools/call"` + params(`{"name":"`+tool+`","arguments":`+args+`}`) + `}`
+		switch {
+		case ok && modern:
+			line = strings.Replace(line, `"_meta":{`, `"_meta":{"progressToken":`+token+`,`, 1)
+		case ok:
+			line = strings.TrimSuffix(line, "}}") + `,"_meta":{"progressToken":` + token + `}}}`
 		}
-		return `{"jsonrpc":"2.0","id":` + id + `,"method":"tools/call","params":{"name":"` + tool + `","arguments":` + args + meta + `}}`
+		return line
 	case "request":
 		id, method := next(), next()
 		return `{"jsonrpc":"2.0","id":` + id + `,"method":"` + method + `"` + params(rest) + `}`
@@ -671,6 +706,22 @@ func (p *player) netStep(what string) {
 		p.net.thaw()
 	case "latency":
 		p.net.latency(p.duration(rest))
+	case "fins", "resets": // "every 300ms for 60s", while the scenario goes on
+		f := strings.Fields(rest)
+		every, end := p.duration(f[1]), time.Now().Add(p.duration(f[3]))
+		var again func()
+		again = func() {
+			if word == "fins" {
+				p.net.fin()
+			} else {
+				p.net.reset()
+			}
+			if time.Now().Before(end) {
+				time.AfterFunc(every, again)
+			}
+		}
+		time.AfterFunc(every, again)
+		return
 	default:
 		p.fatalf("the network cannot %q", what)
 	}
@@ -725,7 +776,15 @@ func (p *player) serverStep(what string) {
 	case "stopped":
 		count("executions stopped under "+f[1], s.cancelled(f[1]), f[2])
 	case "made":
+		if f[1] == "at" { // at most
+			if n := s.sessionsMade(); n > p.number(f[3]) {
+				p.errorf("sessions made: %d, want at most %s", n, f[3])
+			}
+			break
+		}
 		count("sessions made", s.sessionsMade(), f[1])
+	case "becomes":
+		p.traits(strings.Join(f[1:], " "))
 	case "lost":
 		count("sessions ended", s.sessionsEnded(), f[1])
 	default:
@@ -768,6 +827,8 @@ func (p *player) faults(what string) {
 		f.clean = true
 	case take("hangs"):
 		f.answer = answerNever
+	case take("answers", "session-lost"):
+		f.answer = answerWith(404, "application/json", `{"jsonrpc":"2.0","id":%ID%,"error":{"code":-32001,"message":"Session not found"}}`)
 	case take("answers", "page"):
 		f.answer = answerPortal
 	case take("answers"):
