@@ -288,7 +288,7 @@ func TestHouse(t *testing.T) {
 			}
 		}
 		if head == nil && slices.Contains(strings.Fields(layers[max(0, s.layer)].file), s.name) {
-			t.Logf("%s does not open with its rules", s.name)
+			t.Errorf("%s does not open with its rules", s.name)
 		}
 		for _, d := range s.ast.Decls {
 			switch d := d.(type) {
