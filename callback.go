@@ -196,7 +196,7 @@ func (c *callback) returned(w http.ResponseWriter, r *http.Request) {
 	select {
 	case err := <-back.shown:
 		if err != nil {
-			showPage(w, http.StatusBadRequest, "Not signed in", "Because: "+err.Error()+". Close this tab, go back to your program and try again.")
+			showPage(w, http.StatusBadRequest, "Not signed in", "What went wrong: "+err.Error()+". Close this tab, go back to your program and try again.")
 		} else if c.o.successURL != "" {
 			http.Redirect(w, r, c.o.successURL, http.StatusSeeOther)
 		} else {

@@ -67,9 +67,14 @@ func TestE2EConformanceAuth(t *testing.T) {
 
 // TestE2EOIDCProvider is a protected MCP server behind an OpenID provider: browser, refresh with rotation, revocation,
 // device code, and a program with a key.
-func TestE2EOIDCProvider(t *testing.T) {
-	s := newSuite(t)
-	out, err := exec.CommandContext(t.Context(), s.node, filepath.Join(s.run, "oidc.mjs"), builtBridge(t)).CombinedOutput()
+func TestE2EOIDCProvider(t *testing.T) { newSuite(t).drive(t, "oidc.mjs") }
+
+// TestE2ESharedSignIn has mcp-remote and mcp-redial use one store.
+func TestE2ESharedSignIn(t *testing.T) { newSuite(t).drive(t, "shared.mjs") }
+
+func (s *suite) drive(t *testing.T, script string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), s.node, filepath.Join(s.run, script), builtBridge(t)).CombinedOutput()
 	if t.Logf("%s", out); err != nil {
 		t.Error(err)
 	}

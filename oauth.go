@@ -1230,7 +1230,7 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 	case q.Has("iss") && iss != d.Server.Issuer || !q.Has("iss") && d.Server.ISS: // RFC 9207, before anything else is believed
 		return true, errors.New("the answer is not from the authorization server that was asked")
 	case q.Has("error"):
-		return true, refusal("signing in", &http.Response{StatusCode: http.StatusOK}, []byte(`{"error":`+strconv.Quote(q.Get("error"))+`}`))
+		return true, refusal("asking for your consent", &http.Response{StatusCode: http.StatusOK}, []byte(`{"error":`+strconv.Quote(q.Get("error"))+`}`))
 	case code == "":
 		return true, errors.New("the authorization server sent no code")
 	}
