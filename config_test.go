@@ -218,10 +218,8 @@ func TestFlagErrors(t *testing.T) {
 	file := writeFile(t, "file", "two\nlines\n")
 	large := writeFile(t, "large", strings.Repeat("x", maxFile+1))
 	absent := filepath.Join(t.TempDir(), "none")
-	noFile := "open " + absent + ": no such file or directory"
-	if runtime.GOOS == "windows" {
-		noFile = "open " + absent + ": The system cannot find the file specified."
-	}
+	_, err := os.Open(absent)
+	noFile := err.Error()
 	const explained = " | mcp-redial --help explains the flags"
 	for _, c := range []struct {
 		args []string // after the URL, unless the first is "only"

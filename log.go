@@ -99,6 +99,7 @@ type sink struct {
 	failing atomic.Bool   // the last line was dropped or could not be written
 }
 
+// newSink writes to w, which it closes in the end if it is an appendFile.
 func newSink(w io.Writer) *sink {
 	s := &sink{lines: make(chan []byte, 256), closing: make(chan struct{}), done: make(chan struct{})}
 	go func() {
@@ -114,6 +115,9 @@ func newSink(w io.Writer) *sink {
 			case line := <-s.lines:
 				s.write(w, line)
 			case <-s.closing:
+				if f, ok := w.(*appendFile); ok {
+					f.f.Close()
+				}
 				return
 			}
 		}

@@ -234,7 +234,8 @@ func TestAppendFile(t *testing.T) {
 		b, _ := os.ReadFile(path)
 		return string(b)
 	}
-	io.WriteString(a, "1234567890 12345\n") // 4 + 16 = 20 bytes is one too many
+	defer func() { a.f.Close(); other.f.Close() }() // Windows does not remove open files
+	io.WriteString(a, "1234567890 12345\n")         // 4 + 16 = 20 bytes is one too many
 	if runtime.GOOS != "windows" {
 		if read(path) != "1234567890 12345\n" || read(path+".1") != "old\n" {
 			t.Errorf("after the bound: %q and %q", read(path), read(path+".1"))
@@ -266,6 +267,7 @@ func TestAppendFileBound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() { a.f.Close() }()
 	io.WriteString(a, "1234\n")
 	io.WriteString(a, "67\n") // 8 bytes fit
 	if _, err := os.Stat(path + ".1"); err == nil {
