@@ -271,6 +271,9 @@ func (x *bench) start(b testing.TB, kind string, naive bool) *peer {
 		p.cmd = exec.Command(os.Args[0], append([]string{"-test.run=^TestBenchProfile$", "--"}, p.cmd.Args[1:]...)...)
 	}
 	p.cmd.Env = append(os.Environ(), "MCP_REMOTE_CONFIG_DIR="+filepath.Join(x.dir, "config"))
+	if !naive {
+		p.cmd.Env = append(p.cmd.Env, strings.Fields(os.Getenv("REDIAL_BENCH_ENV"))...) // to try settings of the runtime
+	}
 	p.in, _ = p.cmd.StdinPipe()
 	out, _ := p.cmd.StdoutPipe()
 	p.out = out.(*os.File)
@@ -384,12 +387,13 @@ func (p *peer) sequential(tool string, n, calls int) sample {
 	}
 	want := p.result(n)
 	times := make([]float64, calls)
+	cpu := p.cpu()
 	for i := range times {
 		began := time.Now()
 		p.expect(p.call(tool, n), want)
 		times[i] = micro(time.Since(began))
 	}
-	return sample{"us": median(times)}
+	return sample{"us": median(times), "cpu-ms/1000": (p.cpu() - cpu) / float64(calls) * 1000}
 }
 
 // crowd keeps calls in flight.

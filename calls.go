@@ -33,6 +33,7 @@ const (
 // A call is one line on its way to the server, with what is known of it.
 type call struct {
 	m       message // as the client (or the bridge) wrote it
+	read    *facts  // use facts()
 	state   callState
 	arrived time.Time
 
@@ -65,14 +66,29 @@ type call struct {
 	acked    bool    // a subscription whose acknowledgement the client has
 }
 
-// name is the tool, prompt or resource that a call is about, for the audit records.
-func (c *call) name() string {
-	for _, key := range []string{"name", "uri"} {
-		if s, ok := unquote(peek(c.m.raw, "params", key)); ok {
-			return s
+// facts are what the loop decides by in the params of a call.
+type facts struct {
+	name  string // the tool, prompt or resource
+	meta  []byte // _meta
+	bound bool   // it continues an earlier exchange: inputResponses or requestState
+}
+
+// facts are read once: params can be large.
+func (c *call) facts() *facts {
+	if c.read == nil {
+		p := peekAll(peek(c.m.raw, "params"), "name", "uri", "_meta", "inputResponses", "requestState")
+		c.read = &facts{meta: p[2], bound: p[3] != nil || p[4] != nil}
+		var named bool
+		if c.read.name, named = unquote(p[0]); !named {
+			c.read.name, _ = unquote(p[1])
 		}
 	}
-	return ""
+	return c.read
+}
+
+// modern says whether a request is of 2026-07-28.
+func (c *call) modern() bool {
+	return c.m.method == "server/discover" || peek(c.facts().meta, "io.modelcontextprotocol/protocolVersion") != nil
 }
 
 // standing says that nobody waits for the answer: a subscription stays open until it is cancelled.
@@ -146,7 +162,7 @@ func (l *ledger) newID() string {
 // enter notes a request of the client.
 func (l *ledger) enter(c *call) {
 	l.byID[c.m.id] = c
-	if c.token = string(peek(c.m.raw, "params", "_meta", "progressToken")); c.token != "" {
+	if c.token = string(peek(c.facts().meta, "progressToken")); c.token != "" {
 		l.byToken[c.token] = c
 	}
 }
@@ -321,7 +337,7 @@ func (o *ours) asks() string {
 
 // note keeps what a request of the client that succeeded changed in the session.
 func (o *ours) note(c *call) {
-	uri := string(peek(c.m.raw, "params", "uri"))
+	uri := func() string { return string(peek(c.m.raw, "params", "uri")) }
 	switch c.m.method {
 	case "logging/setLevel":
 		o.level = c.m.keep()
@@ -330,10 +346,10 @@ func (o *ours) note(c *call) {
 			o.subscribed = map[string]message{}
 		}
 		if len(o.subscribed) < maxSubscribed {
-			o.subscribed[uri] = c.m.keep()
+			o.subscribed[uri()] = c.m.keep()
 		}
 	case "resources/unsubscribe":
-		delete(o.subscribed, uri)
+		delete(o.subscribed, uri())
 	}
 }
 

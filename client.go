@@ -13,10 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
-	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -89,17 +89,17 @@ func newClients(o clientOptions) (again, once, auth *http.Client, err error) {
 	if o.server.Scheme == "https" || !isLocalName(o.server.Hostname()) {
 		conf = full()
 	}
-	main := newTransport(o, conf, nil)
+	seen := new(atomic.Pointer[netip.Addr])
+	main := newTransport(o, conf, nil, seen)
 	brief := main.Clone()
 	brief.IdleConnTimeout = time.Second
-	seen := new(atomic.Pointer[netip.Addr])
-	again = &http.Client{Transport: &pinned{o, main, seen}, CheckRedirect: sameOrigin}
-	once = &http.Client{Transport: &pinned{o, brief, seen}, CheckRedirect: sameOrigin}
+	again = &http.Client{Transport: &pinned{o, main}, CheckRedirect: sameOrigin}
+	once = &http.Client{Transport: &pinned{o, brief}, CheckRedirect: sameOrigin}
 	if o.cookies {
 		again.Jar, _ = cookiejar.New(nil) // never fails
 		once.Jar = again.Jar
 	}
-	a := &careful{o: o, known: sync.OnceValue(func() *http.Transport { return newTransport(o, full(), vetDial) }), seen: seen}
+	a := &careful{o: o, known: sync.OnceValue(func() *http.Transport { return newTransport(o, full(), vetDial, seen) }), seen: seen}
 	a.strange = sync.OnceValue(func() *http.Transport {
 		t := a.known().Clone()
 		t.TLSClientConfig.Certificates = nil
@@ -153,7 +153,7 @@ func newTLS(o clientOptions) (*tls.Config, error) {
 
 // newTransport has the machine's part of noticing a dead line: TCP keep-alive where it is idle, the user
 // timeout where bytes are on the way, and pings on HTTP/2. vet may refuse an address before it is dialled.
-func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Context, address string) error) *http.Transport {
+func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Context, address string) error, seen *atomic.Pointer[netip.Addr]) *http.Transport {
 	limit := o.connectTimeout
 	if limit == 0 {
 		limit = 10 * time.Second
@@ -176,7 +176,14 @@ func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Contex
 			if o.family != "" {
 				network = o.family
 			}
-			return dialer.DialContext(ctx, network, address)
+			conn, err := dialer.DialContext(ctx, network, address)
+			if host, _, _ := net.SplitHostPort(address); err == nil && host == o.server.Hostname() {
+				if a, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
+					addr := a.Addr().Unmap()
+					seen.Store(&addr)
+				}
+			}
+			return conn, err
 		},
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    limit,
@@ -239,42 +246,44 @@ func deny(format string, args ...any) error {
 }
 
 // allowed says whether an origin may be contacted at all.
-func (o clientOptions) allowed(to string) error {
-	if len(o.allowOrigins) > 0 && !slices.Contains(o.allowOrigins, to) {
-		return deny("refusing to contact %s: --allow-origin does not name it", to)
+func (o clientOptions) allowed(to *url.URL) error {
+	if len(o.allowOrigins) > 0 && !slices.Contains(o.allowOrigins, origin(to)) {
+		return deny("refusing to contact %s: --allow-origin does not name it", origin(to))
 	}
 	return nil
 }
 
 // send performs a checked request.
-func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL, seen *atomic.Pointer[netip.Addr]) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(req.Context())
-	if proxy == nil && origin(req.URL) == origin(o.server) {
-		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
-			if a, err := netip.ParseAddrPort(i.Conn.RemoteAddr().String()); err == nil {
-				addr := a.Addr().Unmap()
-				seen.Store(&addr)
-			}
-		}})
-	}
-	resp, err := t.RoundTrip(req.WithContext(ctx))
+func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL) (*http.Response, error) {
+	resp, err := o.patiently(t, req)
 	if err == nil && proxy != nil && resp.StatusCode == http.StatusProxyAuthRequired {
 		resp.Body.Close()
 		err = proxyRefused(proxy, resp)
 	}
+	if err != nil && proxy != nil {
+		err = fmt.Errorf("through the proxy %s: %w", origin(proxy), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+func (o clientOptions) patiently(t *http.Transport, req *http.Request) (*http.Response, error) {
+	if o.bodyTimeout == 0 {
+		return t.RoundTrip(req)
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	resp, err := t.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		cancel(nil)
-		if proxy != nil {
-			err = fmt.Errorf("through the proxy %s: %w", origin(proxy), err)
-		}
 		return nil, err
 	}
 	resp.Body = &impatientBody{resp.Body, ctx, cancel, o.bodyTimeout}
 	return resp, nil
 }
 
-// An impatientBody gives up when a single read takes longer than limit, if there is one. Time between reads
-// is ours.
+// An impatientBody gives up when a single read takes longer than limit. Time between reads is ours.
 type impatientBody struct {
 	io.ReadCloser
 	ctx    context.Context // of this one exchange, which the body belongs to
@@ -283,10 +292,8 @@ type impatientBody struct {
 }
 
 func (b *impatientBody) Read(p []byte) (int, error) {
-	if b.limit > 0 {
-		t := time.AfterFunc(b.limit, func() { b.cancel(fmt.Errorf("no byte of the answer for %v (--body-timeout)", b.limit)) })
-		defer t.Stop()
-	}
+	t := time.AfterFunc(b.limit, func() { b.cancel(fmt.Errorf("no byte of the answer for %v (--body-timeout)", b.limit)) })
+	defer t.Stop()
 	n, err := b.ReadCloser.Read(p)
 	if cause := context.Cause(b.ctx); err != nil && cause != nil {
 		err = cause
@@ -309,15 +316,14 @@ func fail(req *http.Request, err error) (*http.Response, error) {
 
 // pinned speaks with the MCP origin only, and adds what a person gave for it.
 type pinned struct {
-	o    clientOptions
-	t    *http.Transport
-	seen *atomic.Pointer[netip.Addr] // where the MCP server was last reached, on no proxy
+	o clientOptions
+	t *http.Transport
 }
 
 func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
-	to := origin(req.URL)
-	if home := origin(p.o.server); to != home {
-		return fail(req, deny("refusing to send to %s what is meant for %s", to, home))
+	to, home := req.URL, p.o.server
+	if (to.Scheme != home.Scheme || to.Host != home.Host) && origin(to) != origin(home) {
+		return fail(req, deny("refusing to send to %s what is meant for %s", origin(to), origin(home)))
 	}
 	if err := p.o.allowed(to); err != nil {
 		return fail(req, err)
@@ -327,7 +333,8 @@ func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
 		return fail(req, err)
 	}
 	ctx := req.Context()
-	req = req.Clone(ctx)
+	req = req.WithContext(ctx) // a RoundTripper leaves the caller's as it is
+	req.Header = maps.Clone(req.Header)
 	req.Header.Set("User-Agent", p.o.userAgent)
 	if p.o.headers != nil {
 		h, err := p.o.headers.current(ctx)
@@ -349,7 +356,7 @@ func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Header.Set("Authorization", "Bearer "+t.reveal())
 		}
 	}
-	resp, err := p.o.send(p.t, req, proxy, p.seen)
+	resp, err := p.o.send(p.t, req, proxy)
 	if err == nil && p.o.refused != nil && (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden) {
 		p.o.refused(t)
 	}
@@ -389,8 +396,8 @@ func nextHop(req *http.Request, via []*http.Request) error {
 // careful is for addresses that a server named. The MCP server's own origin is the person's choice and exempt.
 type careful struct {
 	o              clientOptions
-	known, strange func() *http.Transport // with and without the client certificate
-	seen           *atomic.Pointer[netip.Addr]
+	known, strange func() *http.Transport      // with and without the client certificate
+	seen           *atomic.Pointer[netip.Addr] // where the MCP server was last reached, on no proxy
 }
 
 // A trust is what a dial for sign-in may do; it travels in the context, and the zero value trusts nobody.
@@ -404,7 +411,7 @@ type trustKey struct{}
 
 func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 	to, own := origin(req.URL), origin(req.URL) == origin(c.o.server)
-	if err := c.o.allowed(to); err != nil {
+	if err := c.o.allowed(req.URL); err != nil {
 		return fail(req, err)
 	}
 	proxy, err := c.o.proxyFor(req)
@@ -438,7 +445,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Header[name] = values
 		}
 	}
-	resp, err := c.o.send(next(), req, proxy, c.seen)
+	resp, err := c.o.send(next(), req, proxy)
 	if err != nil {
 		return nil, err
 	}

@@ -226,14 +226,14 @@ func (b *bridge) accept(m message) {
 // admit applies what is decided about a request before it is sent anywhere: era, filter, audit.
 func (b *bridge) admit(c *call) bool {
 	switch {
-	case c.m.method == "initialize" && !isModern(c.m):
+	case c.m.method == "initialize" && !c.modern():
 		b.begin(c)
 		if b.protocol == "modern" && b.tr == nil {
 			b.translate(c)
 			return false
 		}
 		return true
-	case b.kind != 0 && b.kind != kindStateless && isModern(c.m):
+	case b.kind != 0 && b.kind != kindStateless && c.modern():
 		b.wrongEra(c)
 		return false
 	case c.m.method != "tools/call":
@@ -242,7 +242,7 @@ func (b *bridge) admit(c *call) bool {
 		b.fail(c, faultNotPermitted, "the audit file cannot be written, and --audit-required forbids calls without it", nil)
 		return false
 	}
-	switch b.filter.call(c.name()) {
+	switch b.filter.call(c.facts().name) {
 	case denied:
 		b.fail(c, faultNotPermitted, "this tool is not permitted by --ignore-tool, --allow-tool, --read-only or the policy file", nil)
 		return false
@@ -263,7 +263,7 @@ func (b *bridge) page(c *call, cursor json.RawMessage) {
 	if cursor != nil {
 		params["cursor"] = cursor
 	}
-	if isModern(c.m) {
+	if c.modern() {
 		params["_meta"] = modernMeta(c)
 	}
 	raw, _ := json.Marshal(params) // cannot fail: every value was scanned
@@ -286,7 +286,7 @@ func (b *bridge) listed(m message, e *exchangeError) {
 	for _, c := range b.byID {
 		switch {
 		case c.state != parked || c.scope:
-		case b.filter.call(c.name()) == allowed:
+		case b.filter.call(c.facts().name) == allowed:
 			b.hold(c)
 		case len(cursor) > 2 && cursor[0] == '"' && b.pages < maxToolPages:
 			b.page(c, cursor)
@@ -368,7 +368,7 @@ func (b *bridge) fail(c *call, k faultKind, text string, cause error) {
 func (b *bridge) record(c *call, outcome string) {
 	if b.audit != nil {
 		b.audit.record(auditRecord{
-			Time: time.Now(), Server: b.server, Direction: "to-server", Method: c.m.method, Name: c.name(), ID: c.m.id,
+			Time: time.Now(), Server: b.server, Direction: "to-server", Method: c.m.method, Name: c.facts().name, ID: c.m.id,
 			Outcome: outcome, DurationMs: time.Since(c.arrived).Milliseconds(), Bytes: len(c.m.raw), Reconnects: b.reconnects,
 		})
 	}

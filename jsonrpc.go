@@ -212,22 +212,28 @@ func sameName(key []byte, name string) (same, alike bool) {
 // none, or two that are alike: who decides by peek must not see another value than the server does.
 func peek(raw []byte, path ...string) []byte {
 	for _, name := range path {
-		var found []byte
-		n := 0
-		end := each(raw, func(key []byte, from, to int) {
-			same, alike := sameName(key, name)
-			if same {
-				found = raw[from:to:to]
-			}
-			if alike {
-				n++
-			}
-		})
-		if raw = found; end < 0 || n != 1 {
-			return nil
-		}
+		raw = peekAll(raw, name)[0]
 	}
 	return raw
+}
+
+// peekAll is peek for several members of one object, in one pass.
+func peekAll(raw []byte, names ...string) (found [5][]byte) {
+	var seen, odd [len(found)]bool
+	end := each(raw, func(key []byte, from, to int) {
+		for i, name := range names {
+			if same, alike := sameName(key, name); alike {
+				odd[i] = odd[i] || seen[i] || !same
+				seen[i], found[i] = true, raw[from:to:to]
+			}
+		}
+	})
+	for i := range found {
+		if end < 0 || odd[i] {
+			found[i] = nil
+		}
+	}
+	return found
 }
 
 // each steps over the value that b is, with white space around it, and calls f with each key token (nil in an

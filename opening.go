@@ -60,7 +60,7 @@ func (b *bridge) choose() transportKind {
 			"sse-first":  {kindSSE, kindStreamable},
 			"sse-only":   {kindSSE},
 		}[b.transport]
-		if c := b.oldest(); b.protocol == "modern" || b.protocol == "auto" && c != nil && isModern(c.m) {
+		if c := b.oldest(); b.protocol == "modern" || b.protocol == "auto" && c != nil && c.modern() {
 			b.kinds = []transportKind{kindStateless}
 		}
 	}
@@ -300,7 +300,7 @@ func (b *bridge) old() {
 		return
 	}
 	for _, c := range b.byID {
-		if isModern(c.m) {
+		if c.modern() {
 			b.wrongEra(c)
 		}
 	}
@@ -314,11 +314,6 @@ func (b *bridge) wrongEra(c *call) {
 	} else {
 		b.fail(c, faultNotTranslatable, text, nil)
 	}
-}
-
-// isModern says whether a request is of 2026-07-28.
-func isModern(m message) bool {
-	return m.method == "server/discover" || peek(m.raw, "params", "_meta", "io.modelcontextprotocol/protocolVersion") != nil
 }
 
 // isModernError says whether only a server of 2026-07-28 answers with this code.

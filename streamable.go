@@ -128,7 +128,7 @@ func (w *wire) answerJSON(ctx context.Context, body io.Reader, size int64, recv 
 	if err != nil {
 		return &exchangeError{fate: unknown, err: fmt.Errorf("reading the answer: %w", err)}
 	}
-	return w.hand(batch, false, recv)
+	return w.hand(batch, true, recv) // with the news that the exchange is over
 }
 
 // ignore is for events of names that mean nothing to Streamable HTTP: servers send heartbeats.

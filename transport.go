@@ -78,7 +78,7 @@ func (e *signInError) Error() string { return e.err.Error() }
 func (e *signInError) Unwrap() error { return e.err }
 
 // receive takes what a server sent, in order. more says that a further whole message has already arrived,
-// so that the receiver may wait for it before it acts. It blocks: that is the back-pressure. It ends the
+// or that the exchange is about to end, so that the receiver may wait for that before it acts. It blocks: that is the back-pressure. It ends the
 // exchange by returning an error; errEnough ends it without one.
 type receive func(m message, more bool) error
 
