@@ -58,8 +58,9 @@ func thisMachine() machine {
 type draft struct {
 	config
 	machine
-	table []flag
-	given map[string]bool // the flags that have been set
+	table  []flag
+	policy []setting       // what the policy file says
+	given  map[string]bool // the flags that have been set
 
 	headers                        headerOptions
 	allowHTTP, noProxy, ipv4, ipv6 bool
@@ -181,8 +182,7 @@ func parse(args []string, m machine) (*config, error) {
 	}
 	d.client.cookies, d.auth.authTimeout = true, 30*time.Second
 	d.table = d.flags()
-	policy, err := d.readPolicy()
-	if err != nil {
+	if err := d.readPolicy(); err != nil {
 		return nil, err
 	}
 	for _, command := range []string{"help", "version"} {
@@ -195,26 +195,21 @@ func parse(args []string, m machine) (*config, error) {
 		args = args[1:]
 	}
 	said, words, err := d.split(args)
-	if err == nil {
-		said, err = d.restrict(policy, said)
+	if err != nil {
+		return nil, err
 	}
-	for _, s := range said {
-		if err == nil {
-			err = d.apply(s)
-		}
+	if err := d.apply(said); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = d.place(words)
+	if err := d.place(words); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = d.finish()
-	}
-	return &d.config, err
+	return &d.config, d.finish()
 }
 
 var (
 	npxWord    = regexp.MustCompile(`^(-y|--yes|mcp-remote(@.*)?)$`)
-	policyLine = regexp.MustCompile(`^(--[a-z0-9-]+)(?:[ \t=]+(.*))?$`)
+	policyLine = regexp.MustCompile(`^(--[a-z0-9-]+)(?:[ \t=]+(?:'(.*)'|"(.*)"|(.*)))?$`)
 	commands   = []string{"check", "status", "demo", "login", "logout"}
 )
 
@@ -249,111 +244,86 @@ func (d *draft) split(args []string) (said []setting, words []string, err error)
 	return said, words, nil
 }
 
-// nearest is the flag that looks most like name.
+// nearest is the flag that has most pairs of letters in common with name, for its length.
 func (d *draft) nearest(name string) string {
-	best, least := "help", len(name)+1
+	best, most := "help", 0.0
 	for _, f := range d.table {
-		if d := distance(f.name, name); f.name != "" && d < least {
-			best, least = f.name, d
+		shared := 0.0
+		for i := range max(0, len(f.name)-1) {
+			if strings.Contains(name, f.name[i:i+2]) {
+				shared++
+			}
+		}
+		if likeness := shared / float64(len(f.name)+len(name)); likeness > most {
+			best, most = f.name, likeness
 		}
 	}
 	return best
 }
 
-// distance counts the letters to insert, delete or replace.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}
-
 // readPolicy reads the file that arguments cannot loosen. One that others could have written stops the program.
-func (d *draft) readPolicy() (policy []setting, err error) {
-	f, err := os.Open(d.policy)
+func (d *draft) readPolicy() error {
+	const ask = "ask the administrator of this machine"
+	f, err := os.Open(d.machine.policy)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil
 	} else if err != nil {
-		return nil, &usageError{"reading the policy: " + err.Error(), "ask the administrator of this machine"}
+		return &usageError{"reading the policy: " + err.Error(), ask}
 	}
 	defer f.Close()
-	folder, err := os.Stat(filepath.Dir(d.policy))
-	if err != nil {
-		return nil, err
-	}
 	file, err := f.Stat()
-	if err != nil {
-		return nil, err
+	folder, folderErr := os.Stat(filepath.Dir(d.machine.policy))
+	data, readErr := io.ReadAll(io.LimitReader(f, maxFile))
+	if err := errors.Join(err, folderErr, readErr); err != nil {
+		return &usageError{"reading the policy: " + clean(err.Error()), ask}
 	}
-	if !d.trusted(file) || !d.trusted(folder) || !file.Mode().IsRegular() {
-		return nil, &usageError{"the policy " + d.policy + " or its folder does not belong to the administrator alone", "it must be owned by root and writable by nobody else"}
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxFile))
-	if err != nil {
-		return nil, err
+	if !d.trusted(file) || !d.trusted(folder) {
+		return &usageError{"the policy " + d.machine.policy + " or its folder does not belong to the administrator alone", "it must be owned by root and writable by nobody else"}
 	}
 	for i, line := range strings.Split(string(data), "\n") {
 		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
 			continue
 		}
-		wrong := func(text string) ([]setting, error) {
-			return nil, &usageError{fmt.Sprintf("%s line %d: %s", d.policy, i+1, text), "ask the administrator of this machine"}
-		}
-		m := policyLine.FindStringSubmatch(line)
-		if m == nil {
-			return wrong("not a flag")
-		}
-		args := []string{m[1]}
-		if v := m[2]; v != "" {
-			if len(v) > 1 && (v[0] == '\'' || v[0] == '"') && v[len(v)-1] == v[0] {
-				v = v[1 : len(v)-1]
+		var said []setting
+		var words []string
+		err := errors.New("not a flag")
+		if m := policyLine.FindStringSubmatch(line); m != nil {
+			args := []string{m[1]}
+			if value := m[2] + m[3] + m[4]; value != "" {
+				args = append(args, value)
 			}
-			args = append(args, v)
+			said, words, err = d.split(args)
 		}
-		said, words, err := d.split(args)
+		if err == nil && (len(words) > 0 || slices.Contains([]string{"config", "server", "json", "help", "version"}, said[0].name)) {
+			err = errors.New("not a flag that can be locked")
+		}
 		if err != nil {
-			return wrong(err.Error())
+			return &usageError{fmt.Sprintf("%s line %d: %v", d.machine.policy, i+1, err), ask}
 		}
-		if len(words) > 0 || slices.Contains([]string{"config", "server", "json", "help", "version"}, said[0].name) {
-			return wrong("not a flag that can be locked")
-		}
-		policy = append(policy, said...)
+		d.policy = append(d.policy, said...)
 		d.locked = append(d.locked, line)
 	}
-	return policy, nil
+	return nil
 }
 
 // restrict joins the policy with what was said. Lists may only become narrower: all but --ignore-tool by
 // naming some of what the policy names, --ignore-tool by naming more.
-func (d *draft) restrict(policy, said []setting) (all []setting, err error) {
+func (d *draft) restrict(said []setting) (all []setting, err error) {
 	narrowed := map[string]bool{}
 	for _, s := range said {
 		locked, covered := false, false
-		for _, l := range policy {
+		for _, l := range d.policy {
 			if l.name == s.name && s.name != "ignore-tool" {
 				locked = true
 				covered = covered || l.value == s.value || s.name == "allow-tool" && newFilter(filterOptions{allow: []string{l.value}}).call(s.value) == allowed
 			}
 		}
 		if locked && !covered {
-			return nil, &usageError{"--" + s.name + " contradicts the policy of this machine", "leave it out, or see " + d.policy}
+			return nil, &usageError{"--" + s.name + " contradicts the policy of this machine", "leave it out, or see " + d.machine.policy}
 		}
 		narrowed[s.name] = locked && s.many()
 	}
-	for _, l := range policy {
+	for _, l := range d.policy {
 		if !narrowed[l.name] {
 			all = append(all, l)
 		}
@@ -361,20 +331,28 @@ func (d *draft) restrict(policy, said []setting) (all []setting, err error) {
 	return append(all, said...), nil
 }
 
-// apply sets a flag. Of those that may not be repeated, the first occurrence counts.
-func (d *draft) apply(s setting) error {
-	if d.given[s.name] && !s.many() {
-		if s.name == "auth-success-url" {
-			return &usageError{"--auth-success-url is given twice", "give it once"}
+// apply sets flags. Of those that may not be repeated, the first occurrence counts.
+func (d *draft) apply(said []setting) error {
+	all, err := d.restrict(said)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if d.given[s.name] && !s.many() {
+			if s.name == "auth-success-url" {
+				return &usageError{"--auth-success-url is given twice", "give it once"}
+			}
+			continue
 		}
-		return nil
+		d.given[s.name] = true
+		err := s.set(s.value)
+		if u := (*usageError)(nil); errors.As(err, &u) {
+			return err
+		} else if err != nil {
+			return &usageError{"--" + s.name + ": " + err.Error(), "mcp-redial --help explains the flags"}
+		}
 	}
-	d.given[s.name] = true
-	err := s.set(s.value)
-	if u := (*usageError)(nil); err != nil && !errors.As(err, &u) {
-		err = &usageError{"--" + s.name + ": " + err.Error(), "mcp-redial --help explains the flags"}
-	}
-	return err
+	return nil
 }
 
 // place gives the words their meaning: command, URL, port.
@@ -464,9 +442,15 @@ func (d *draft) readEntry(haveURL bool) error {
 		return nil
 	}
 	d.auth.serverURL = e.URL
+	flagged := d.headers.args // they win, being later
+	d.headers.args = nil
 	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
+		if slices.ContainsFunc(d.policy, func(l setting) bool { return l.name == "header" }) {
+			return &usageError{"the headers in " + d.file + " contradict the policy of this machine", "leave them out, or see " + d.machine.policy}
+		}
 		d.headers.args = append(d.headers.args, headerArg{line: hide(name + ": " + e.Headers[name])})
 	}
+	d.headers.args = append(d.headers.args, flagged...)
 	getenv := d.getenv
 	d.getenv = func(name string) (string, bool) {
 		if v, ok := e.Env[name]; ok {
@@ -520,7 +504,7 @@ func (d *draft) finish() error {
 		if d.given[c[0]] && d.given[c[1]] {
 			hint := "give one of them"
 			if len(d.locked) > 0 {
-				hint += "; the other may be in the policy " + d.policy
+				hint += "; the other may be in the policy " + d.machine.policy
 			}
 			return &usageError{"--" + c[0] + " contradicts --" + c[1], hint}
 		}

@@ -248,7 +248,7 @@ func TestFlagErrors(t *testing.T) {
 		{[]string{"--ignore-tol", "x"}, "unknown flag --ignore-tol | did you mean --ignore-tool?"},
 		{[]string{"--haeder", "x"}, "unknown flag --haeder | did you mean --header?"},
 		{[]string{"--"}, "unknown flag -- | did you mean --help?"},
-		{[]string{"--\x1b[2J"}, `unknown flag --\x1b[2J | did you mean --ipv4?`},
+		{[]string{"--\x1b[2J"}, `unknown flag --\x1b[2J | did you mean --help?`},
 		{[]string{"-x"}, "unknown flag -x | flags begin with two dashes; see mcp-redial --help"},
 		{[]string{"--debug=true"}, "--debug takes no value | leave out what follows it"},
 		{[]string{"--host"}, "--host needs a value | write --host NAME"},
@@ -530,6 +530,16 @@ func TestEntry(t *testing.T) {
 	if err != nil || c.bridge.autoReconnect || c.bridge.silent {
 		t.Errorf("enabled:false gives %+v, %v", c.bridge, err)
 	}
+
+	c, err = parse([]string{"--config", file(one), "--header", "X-B: flag"}, bareMachine(t))
+	if err != nil || c.auth.headers["X-B"] != "flag" {
+		t.Errorf("a header of the file beats the flag: %v, %v", c.auth.headers, err)
+	}
+	m := bareMachine(t)
+	m.policy = writeFile(t, "policy", "--header X-Company:1")
+	path := file(one)
+	_, err = parse([]string{"--config", path}, m)
+	wants(t, err, "the headers in "+path+" contradict the policy of this machine | leave them out, or see "+m.policy)
 
 	const hint = " | correct the file; mcp-redial --help names what is read of it"
 	for _, e := range []struct{ text, server, want string }{

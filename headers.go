@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -86,22 +87,10 @@ func (s *headerSource) authorized() bool {
 func (s *headerSource) refresh(ctx context.Context) error {
 	old := s.set.Load()
 	header, err := s.read(ctx, old)
-	if err == nil && old != nil && same(header, old.header) {
+	if err == nil && old != nil && maps.EqualFunc(header, old.header, slices.Equal[[]string]) {
 		err = &signInError{err: errors.New("the server refuses the headers that it was given"), hint: "renew the value of --header, --header-file or --header-command"}
 	}
 	return err
-}
-
-func same(a, b http.Header) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for name := range a {
-		if !slices.Equal(a[name], b[name]) {
-			return false
-		}
-	}
-	return true
 }
 
 // read makes a new set, unless somebody else has replaced old meanwhile.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -44,7 +45,7 @@ func TestHeaders(t *testing.T) {
 	}
 	want := http.Header{"Authorization": {"Bearer t0k"}, "X-Twice": {"file"}, "X-File": {"from file"}, "X-Empty": {""},
 		"X-Odd": {"odd$TOKEN", "lower"}, "X-Newline": {"v"}, "X_under": {"1"}}
-	if !same(got, want) {
+	if !maps.EqualFunc(got, want, slices.Equal[[]string]) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	// The identity of a stored sign-in has the headers as they were typed.

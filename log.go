@@ -102,19 +102,20 @@ type sink struct {
 // newSink writes to w, which it closes in the end if it is an appendFile.
 func newSink(w io.Writer) *sink {
 	s := &sink{lines: make(chan []byte, 256), closing: make(chan struct{}), done: make(chan struct{})}
+	write := func(line []byte) {
+		_, err := w.Write(line)
+		s.failing.Store(err != nil)
+	}
 	go func() {
 		defer close(s.done)
 		for {
 			select {
 			case line := <-s.lines:
-				s.write(w, line)
-				continue
-			default:
-			}
-			select {
-			case line := <-s.lines:
-				s.write(w, line)
+				write(line)
 			case <-s.closing:
+				for range len(s.lines) {
+					write(<-s.lines)
+				}
 				if f, ok := w.(*appendFile); ok {
 					f.f.Close()
 				}
@@ -123,11 +124,6 @@ func newSink(w io.Writer) *sink {
 		}
 	}()
 	return s
-}
-
-func (s *sink) write(w io.Writer, line []byte) {
-	_, err := w.Write(line)
-	s.failing.Store(err != nil)
 }
 
 // put says whether the line was queued.
