@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -157,6 +158,10 @@ func (b *bridge) carry(m message, up, down []message) {
 
 // write sends m to the client, or into the array that it is awaited in.
 func (b *bridge) write(m message) {
+	if m.kind == response && strings.HasPrefix(m.id, `"`+b.prefix) { // to what was said again in the client's name
+		b.mem.free(m.charge)
+		return
+	}
 	g := b.batch[m.id]
 	if m.kind != response {
 		g = nil

@@ -398,3 +398,89 @@ func (c *matrixClient) goOn(feature string) {
 	}
 	synctest.Wait()
 }
+
+// TestUpgrade is a server that another revision is deployed on while a client is connected.
+func TestUpgrade(t *testing.T) {
+	deploy := func(s *fakeServer, kind fakeKind) {
+		s.restart()
+		s.set(func() { s.kind = kind })
+	}
+	t.Run("an old client, and then a server that knows only the new", func(t *testing.T) {
+		s := &fakeServer{streams: true}
+		bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+			c := &matrixClient{host: h, knowsOld: true}
+			c.begin()
+			c.await(c.request("tools/list", ""))
+			c.subscribe()
+			if r := c.await(c.request("logging/setLevel", `"level":"info"`)); r.Error != nil {
+				t.Fatal(*r.Error)
+			}
+			inFlight := c.request("tools/call", `"name":"look","arguments":{"ms":5000,"key":"k"}`)
+			c.await("")
+			deploy(s, fakeStateless)
+			if r := c.await(inFlight); r.Error != nil {
+				t.Errorf("%+v", *r.Error)
+			}
+			if text, r := c.call("echo", `"text":"hi","key":"echo"`); !strings.Contains(text, "hi") {
+				t.Errorf("%s %v", text, r.Error)
+			}
+			c.await("")
+			if !c.noted("notifications/tools/list_changed") {
+				t.Error("not told that the tools may have changed")
+			}
+			s.update("test://a")
+			c.await("")
+			if !c.noted("notifications/resources/updated") {
+				t.Error("the subscription is gone")
+			}
+			c.call("log", `"text":"a line"`)
+			c.await("")
+			if !c.noted("notifications/message") {
+				t.Error("the log level is gone")
+			}
+			c.asked("roots/list", "file:///r")
+			if got := s.twice(); len(got) > 0 {
+				t.Errorf("executed twice: %v", got)
+			}
+		})
+	})
+	t.Run("an old client, and then back", func(t *testing.T) {
+		s := &fakeServer{kind: fakeStateless, streams: true}
+		bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+			c := &matrixClient{host: h, knowsOld: true}
+			c.begin()
+			deploy(s, fakeStreamable)
+			c.await("")
+			for range 2 {
+				if r := c.await(c.request("tools/call", `"name":"echo","arguments":{"text":"x"}`)); r.Error == nil { // the server's own, since it may have run
+					t.Errorf("%s %+v", r.Result, r.Error)
+				}
+			}
+			deploy(s, fakeStateless)
+			c.await("")
+			time.Sleep(time.Minute)
+			if text, r := c.call("echo", `"text":"hi"`); !strings.Contains(text, "hi") {
+				t.Errorf("%s %v", text, r.Error)
+			}
+		})
+	})
+	t.Run("a client of both, and then a server that knows only the old", func(t *testing.T) {
+		s := &fakeServer{kind: fakeStateless, streams: true}
+		bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+			c := &matrixClient{host: h, knowsOld: true, knowsNew: true}
+			c.begin()
+			deploy(s, fakeStreamable)
+			c.await("")
+			if r := c.await(c.request("tools/call", `"name":"echo","arguments":{"text":"x"}`)); r.Error == nil { // the server's own, since it may have run
+				t.Errorf("%s %+v", r.Result, r.Error)
+			}
+			c.begin()
+			if c.modern {
+				t.Fatal("still modern")
+			}
+			if text, r := c.call("echo", `"text":"hi"`); !strings.Contains(text, "hi") {
+				t.Errorf("%s %v", text, r.Error)
+			}
+		})
+	})
+}

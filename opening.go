@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -224,6 +225,8 @@ func (b *bridge) unwelcome(e *exchangeError) {
 	modern := isModernError(code) || code == -32601 || e.status == 400 && code == -32602
 	init := b.byID[b.hello.id]
 	switch {
+	case isModernError(code) && b.promise != nil && b.protocol == "auto" && b.tr == nil: // upgraded meanwhile
+		b.translate(nil)
 	case b.promise != nil || init == nil || b.kind != 0: // it knew us once: whatever this is, it passes
 		b.kind = 0
 		b.down(e)
@@ -247,14 +250,27 @@ func (b *bridge) unwelcome(e *exchangeError) {
 	}
 }
 
-// translate makes an old client understand a new server from here on.
+// translate makes an old client understand a new server from here on. init is its initialize; if that was
+// answered long ago, what the client has said since is said again, under ids of ours.
 func (b *bridge) translate(init *call) {
 	b.log.Info("the server speaks MCP 2026-07-28 only: translating for a client of an earlier revision", "server", b.server)
 	b.tr, b.kind = newTranslator(b.prefix+"-t"), kindStateless
-	b.drop(init)
 	b.set(idle)
-	up, down := b.tr.fromClient(b.hello)
-	b.carry(message{}, up, down)
+	said := []message{b.hello}
+	if init != nil {
+		b.drop(init)
+	} else if said[0], b.tr.offers = b.hello.withID(b.newID()), b.promise.Capabilities; b.initialized.raw != nil {
+		said = append(append(said, b.initialized), b.replay(b.newID)...)
+	}
+	for _, c := range slices.Clone(b.queue) {
+		said = append(said, c.m)
+		c.m.charge = charge{}
+		b.drop(c)
+	}
+	for _, m := range said {
+		up, down := b.tr.fromClient(m)
+		b.carry(m, up, down)
+	}
 }
 
 // discovered takes what became of server/discover: the verdict on the server's era. first is the held
@@ -292,13 +308,19 @@ func (b *bridge) old() {
 	b.discard(b.sess)
 	b.set(idle)
 	if b.tr != nil { // it did not want our initialize, but is not modern either
-		b.tr, b.notModern, b.kind = nil, true, 0
 		for _, c := range b.byID {
-			b.drop(c)
+			if c.m.method == "server/discover" {
+				b.drop(c)
+			} else {
+				b.fail(c, faultNotTranslatable, "the server speaks no MCP revision that it admits to", nil)
+			}
 		}
-		b.accept(b.hello)
+		if b.tr, b.notModern, b.kind = nil, true, 0; b.promise == nil {
+			b.accept(b.hello)
+		}
 		return
 	}
+	b.kind = 0
 	for _, c := range b.byID {
 		if c.modern() {
 			b.wrongEra(c)

@@ -470,8 +470,15 @@ func (b *bridge) reply(c *call, m message) {
 		c.doubt = &m
 		b.ask("ping", nil, func(pong message, e *exchangeError) {
 			b.mem.free(pong.charge)
+			if e != nil {
+				pong = e.reply()
+			}
 			b.verified(c, m, e != nil && e.fate == gone || b.doubtful(pong))
 		})
+		return
+	case m.failed && c.m.method == "server/discover" && b.tr == nil && b.protocol != "modern" && !isModernError(errorCode(m.raw)):
+		b.mem.free(m.charge) // it knew 2026-07-28 once
+		b.old()
 		return
 	case m.failed:
 	case c.m.method == "tools/list":
@@ -492,7 +499,7 @@ func (b *bridge) doubtful(m message) bool {
 	}
 	code := errorCode(m.raw)
 	text := strings.ToLower(string(peek(m.raw, "error", "message")))
-	return strings.Contains(text, "session") || strings.Contains(text, "initializ") ||
+	return strings.Contains(text, "session") || strings.Contains(text, "initializ") || isModernError(code) ||
 		b.sess != nil && b.sess.shaken && (code == -32600 || code == -32602)
 }
 

@@ -148,27 +148,27 @@ func (t *translator) brought() (up, down []message) {
 }
 
 func (t *translator) clientAsks(m message) {
-	params := peek(m.raw, "params")
+	id, params := m.token(), peek(m.raw, "params")
 	switch {
 	case bytes.HasPrefix(params, []byte{'['}):
-		t.fail(m.id, -32602, "params is not an object")
+		t.fail(id, -32602, "params is not an object")
 	case m.method == "initialize":
-		t.initialize(m.id, params)
+		t.initialize(id, params)
 	case m.method == "ping":
-		t.done(m.id)
+		t.done(id)
 	case m.method == "logging/setLevel":
-		t.setLevel(m.id, peek(params, "level"))
+		t.setLevel(id, peek(params, "level"))
 	case m.method == "resources/subscribe", m.method == "resources/unsubscribe":
-		t.subscribe(m, params)
+		t.subscribe(m.method, id, params)
 	case strings.HasPrefix(m.method, "tasks/"):
-		t.fail(m.id, -32601, "the server has no tasks as this client's protocol version knows them")
+		t.fail(id, -32601, "the server has no tasks as this client's protocol version knows them")
 	default:
 		raw := set(m.raw, t.metaOver(peek(params, "_meta")), "params", "_meta")
 		if m.method == "tools/call" {
 			raw = set(raw, nil, "params", "task")
 		}
 		m = m.rewritten(raw)
-		t.calls[m.id] = &pending{id: m.id, method: m.method, raw: raw}
+		t.calls[id] = &pending{id: id, method: m.method, raw: raw}
 		t.up = append(t.up, m)
 	}
 }
@@ -312,6 +312,8 @@ func (t *translator) serverAnswers(m message) {
 		if t.reopens++; t.reopens <= maxReopens {
 			t.listen()
 		}
+	default: // asked before there was a translator
+		t.down = append(t.down, m)
 	}
 }
 
@@ -484,30 +486,30 @@ func (t *translator) refuse(c *pending, sentence string) {
 }
 
 // subscribe changes the set of URIs. The client is answered when the server has agreed.
-func (t *translator) subscribe(m message, params []byte) {
+func (t *translator) subscribe(method, id string, params []byte) {
 	uri, ok := unquote(peek(params, "uri"))
 	at := slices.Index(t.uris, uri)
 	switch {
 	case !ok:
-		t.fail(m.id, -32602, "uri is not a string")
+		t.fail(id, -32602, "uri is not a string")
 	case string(peek(t.offers, "resources", "subscribe")) != "true":
-		t.fail(m.id, -32601, "the server offers no subscriptions to resources")
-	case m.method == "resources/unsubscribe":
-		t.done(m.id)
+		t.fail(id, -32601, "the server offers no subscriptions to resources")
+	case method == "resources/unsubscribe":
+		t.done(id)
 		if at >= 0 {
 			t.uris = slices.Delete(t.uris, at, at+1)
 			t.listen()
 		}
 	case at >= 0 && t.opening == nil:
-		t.done(m.id)
+		t.done(id)
 	case len(uri)+len(strings.Join(t.uris, "")) > maxURIs:
-		t.fail(m.id, -32602, "more subscriptions than can be kept")
+		t.fail(id, -32602, "more subscriptions than can be kept")
 	default:
 		if at < 0 {
 			t.uris = append(t.uris, uri)
 		}
 		t.listen()
-		t.opening.waiting = append(t.opening.waiting, waiter{m.id, uri})
+		t.opening.waiting = append(t.opening.waiting, waiter{id, uri})
 	}
 }
 

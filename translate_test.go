@@ -83,7 +83,8 @@ server> {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressTo
 host< {"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":7,"progress":1}}
 server> {"jsonrpc":"2.0","id":2,"result":{"resultType":"complete","content":[],"_meta":{"k":1}}}
 host< {"jsonrpc":"2.0","id":2,"result":{"content":[],"_meta":{"k":1}}}
-server> {"jsonrpc":"2.0","id":2,"result":{"content":["again"]}}`},
+server> {"jsonrpc":"2.0","id":"before","result":{"content":["asked before there was a translator"]}}
+host< {"jsonrpc":"2.0","id":"before","result":{"content":["asked before there was a translator"]}}`},
 	{"lists and the rest", startPlain + `
 host> {"jsonrpc":"2.0","id":2,"method":"prompts/list","params":{"cursor":"c"}}
 up: {"jsonrpc":"2.0","id":2,"method":"prompts/list","params":{"cursor":"c","_meta":$meta}}
@@ -111,7 +112,6 @@ host> {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"t"}}
 up: {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"t","_meta":$meta}}
 host> {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2,"reason":"r"}}
 up: {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2,"reason":"r"}}
-server> {"jsonrpc":"2.0","id":2,"result":{"content":[]}}
 host> {"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}
 host> {"jsonrpc":"2.0","method":"notifications/cancelled"}`},
 
@@ -228,7 +228,8 @@ up: {"jsonrpc":"2.0","id":4,"method":"tools/call","params":{"name":"t","_meta":$
 server> {"jsonrpc":"2.0","id":4,"error":{"code":-32021,"message":"needs sampling","data":{"requiredCapabilities":{"sampling":{}}}}}
 host< {"jsonrpc":"2.0","id":4,"error":{"code":-32021,"message":"needs sampling","data":{"requiredCapabilities":{"sampling":{}}}}}`},
 	{"an error that answers nothing", startAll + `
-server> {"jsonrpc":"2.0","error":{"code":1,"message":"m"}}`},
+server> {"jsonrpc":"2.0","error":{"code":1,"message":"m"}}
+host< {"jsonrpc":"2.0","error":{"code":1,"message":"m"}}`},
 	{"requests of the server", startAll + `
 server> {"jsonrpc":"2.0","id":1,"method":"roots/list"}`},
 
