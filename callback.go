@@ -104,12 +104,9 @@ func takePort(ctx context.Context, o listenOptions) (*callback, int, error) {
 	for port := first; port <= last; port++ {
 		c, err := listen(ctx, o, port)
 		if err != nil {
-			if leads(ctx, port, o.identity) {
+			if taken = err; leads(ctx, port, o.identity) {
 				return nil, port, nil
 			}
-			c, err = listen(ctx, o, port) // the leader may have left in between
-		}
-		if taken = err; err != nil {
 			continue
 		}
 		for earlier := first; earlier < port; earlier++ { // two may have passed over different ports

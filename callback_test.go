@@ -470,6 +470,9 @@ func TestDeniedLeader(t *testing.T) {
 		a := w.instance(nil)
 		go func() { _, err := w.call(t.Context(), a); done <- err }()
 	}
+	for range 3 { // one leads, two have found that out
+		<-w.hints
+	}
 	w.browse(<-w.shown)
 	denied := 0
 	for range 3 {

@@ -37,6 +37,7 @@ import (
 const (
 	documentLimit = 20 * time.Second // for one exchange with an authorization server; less than a lease is good for
 	personLimit   = 10 * time.Minute // that a leader waits for a person; also how long a begun sign-in is good
+	settleLimit   = 2 * time.Second  // that instances may take to agree on a leader
 	followLimit   = 3 * time.Minute  // that a follower waits for its leader
 	renewAhead    = time.Minute      // before a token expires
 	quietTab      = 2 * time.Minute  // a sign-in begun so recently has its tab; no second one is opened
@@ -1096,20 +1097,20 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 			led.close(err == nil)
 		}
 	}()
-	begun, followed := false, time.Time{}
+	begun, started, followed := false, time.Now(), time.Time{}
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		var arrived chan redirect
 		port := 0
 		if led == nil {
-			if led, port, err = takePort(ctx, a.listen); err != nil {
-				return err
-			}
-			if led != nil && a.adopt(old) {
-				return nil
-			}
+			led, port, err = takePort(ctx, a.listen)
 			switch pending := a.pending(""); {
+			case a.adopt(old):
+				return nil
+			case err != nil && time.Since(started) > settleLimit:
+				return err
+			case err != nil: // the port changes hands
 			case led != nil && !followed.IsZero() && pending.IsZero():
 				return errors.New("the sign-in ended without success in another instance")
 			case (led != nil || a.o.paste != nil) && !begun:
