@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -90,16 +91,16 @@ func newClients(o clientOptions) (again, once, auth *http.Client, err error) {
 		conf = full()
 	}
 	seen := new(atomic.Pointer[netip.Addr])
-	main := newTransport(o, conf, nil, seen)
+	main := newTransport(o, conf, nil)
 	brief := main.Clone()
 	brief.IdleConnTimeout = time.Second
-	again = &http.Client{Transport: &pinned{o, main}, CheckRedirect: sameOrigin}
-	once = &http.Client{Transport: &pinned{o, brief}, CheckRedirect: sameOrigin}
+	again = &http.Client{Transport: &pinned{o, main, seen}, CheckRedirect: sameOrigin}
+	once = &http.Client{Transport: &pinned{o, brief, seen}, CheckRedirect: sameOrigin}
 	if o.cookies {
 		again.Jar, _ = cookiejar.New(nil) // never fails
 		once.Jar = again.Jar
 	}
-	a := &careful{o: o, known: sync.OnceValue(func() *http.Transport { return newTransport(o, full(), vetDial, seen) }), seen: seen}
+	a := &careful{o: o, known: sync.OnceValue(func() *http.Transport { return newTransport(o, full(), vetDial) }), seen: seen}
 	a.strange = sync.OnceValue(func() *http.Transport {
 		t := a.known().Clone()
 		t.TLSClientConfig.Certificates = nil
@@ -153,7 +154,7 @@ func newTLS(o clientOptions) (*tls.Config, error) {
 
 // newTransport has the machine's part of noticing a dead line: TCP keep-alive where it is idle, the user
 // timeout where bytes are on the way, and pings on HTTP/2. vet may refuse an address before it is dialled.
-func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Context, address string) error, seen *atomic.Pointer[netip.Addr]) *http.Transport {
+func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Context, address string) error) *http.Transport {
 	limit := o.connectTimeout
 	if limit == 0 {
 		limit = 10 * time.Second
@@ -176,14 +177,7 @@ func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Contex
 			if o.family != "" {
 				network = o.family
 			}
-			conn, err := dialer.DialContext(ctx, network, address)
-			if host, _, _ := net.SplitHostPort(address); err == nil && host == o.server.Hostname() {
-				if a, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
-					addr := a.Addr().Unmap()
-					seen.Store(&addr)
-				}
-			}
-			return conn, err
+			return dialer.DialContext(ctx, network, address)
 		},
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    limit,
@@ -253,8 +247,17 @@ func (o clientOptions) allowed(to *url.URL) error {
 	return nil
 }
 
-// send performs a checked request.
-func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL) (*http.Response, error) {
+// send performs a checked request. With seen, one that reaches the MCP server notes where that is, once: the
+// connection has proven itself by then, where a mere dial proves only what some name server says.
+func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL, seen *atomic.Pointer[netip.Addr]) (*http.Response, error) {
+	if seen != nil && proxy == nil && seen.Load() == nil {
+		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+			if a, err := netip.ParseAddrPort(i.Conn.RemoteAddr().String()); err == nil {
+				addr := a.Addr().Unmap()
+				seen.CompareAndSwap(nil, &addr)
+			}
+		}}))
+	}
 	resp, err := o.patiently(t, req)
 	if err == nil && proxy != nil && resp.StatusCode == http.StatusProxyAuthRequired {
 		resp.Body.Close()
@@ -316,8 +319,9 @@ func fail(req *http.Request, err error) (*http.Response, error) {
 
 // pinned speaks with the MCP origin only, and adds what a person gave for it.
 type pinned struct {
-	o clientOptions
-	t *http.Transport
+	o    clientOptions
+	t    *http.Transport
+	seen *atomic.Pointer[netip.Addr] // where the MCP server was first reached, on no proxy
 }
 
 func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -356,7 +360,7 @@ func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Header.Set("Authorization", "Bearer "+t.reveal())
 		}
 	}
-	resp, err := p.o.send(p.t, req, proxy)
+	resp, err := p.o.send(p.t, req, proxy, p.seen)
 	if err == nil && p.o.refused != nil && (resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden) {
 		p.o.refused(t)
 	}
@@ -396,8 +400,8 @@ func nextHop(req *http.Request, via []*http.Request) error {
 // careful is for addresses that a server named. The MCP server's own origin is the person's choice and exempt.
 type careful struct {
 	o              clientOptions
-	known, strange func() *http.Transport      // with and without the client certificate
-	seen           *atomic.Pointer[netip.Addr] // where the MCP server was last reached, on no proxy
+	known, strange func() *http.Transport // with and without the client certificate
+	seen           *atomic.Pointer[netip.Addr]
 }
 
 // A trust is what a dial for sign-in may do; it travels in the context, and the zero value trusts nobody.
@@ -445,7 +449,11 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Header[name] = values
 		}
 	}
-	resp, err := c.o.send(next(), req, proxy)
+	seen := c.seen
+	if !own {
+		seen = nil
+	}
+	resp, err := c.o.send(next(), req, proxy, seen)
 	if err != nil {
 		return nil, err
 	}

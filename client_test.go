@@ -762,13 +762,23 @@ func TestSignInDial(t *testing.T) {
 		t.Errorf("http: %v", err)
 	}
 
+	// A dial alone says nothing of where the server is: its name may lead anywhere for a moment.
+	impostor := newAuthority(t).serve(t, nil, show)
+	again, _, auth := clients(t, clientOptions{server: parseURL(t, strings.Replace(impostor.String(), "127.0.0.1", "localhost", 1)), roots: roots})
+	if _, err := fetchURL(again, strings.Replace(impostor.String(), "127.0.0.1", "localhost", 1)); err == nil {
+		t.Error("an impostor was believed")
+	}
+	if _, err := fetchURL(auth, as.String()); !strings.HasSuffix(finalText(err), refused) {
+		t.Errorf("after an impostor was dialled on loopback: %v", err)
+	}
+
 	// A server that was reached on loopback may have its authorization server there.
 	mcp := ca.serve(t, nil, show)
 	_, mcpPort, _ := net.SplitHostPort(mcp.Host)
 	home := parseURL(t, "https://localhost:"+mcpPort)
 	s, _ := newHeaderSource(headerOptions{args: []headerArg{{line: hide("X-Custom: s3cret")}}})
 	token := func(context.Context) (secret, error) { return hide("s3cret"), nil }
-	again, _, auth := clients(t, clientOptions{server: home, roots: roots, headers: s, token: token, cookies: true,
+	again, _, auth = clients(t, clientOptions{server: home, roots: roots, headers: s, token: token, cookies: true,
 		authServers: []string{origin(as)}, oauthHeaders: http.Header{"X-Gate": {"gate"}}})
 	if _, err := fetchURL(auth, as.String()); !strings.HasSuffix(finalText(err), refused) {
 		t.Errorf("before the server was reached: %v", err)
