@@ -30,7 +30,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -129,6 +129,9 @@ type (
 		Requested string `json:"requested_scope,omitempty"` // only if a person chose it
 		Issuer    string `json:"issuer,omitempty"`
 		Resource  string `json:"resource,omitempty"` // ours alone
+
+		renewAt time.Time // zero is never
+		renewed time.Time // when we got it by a refresh; zero if we did not
 	}
 )
 
@@ -147,6 +150,20 @@ func (s *loose) UnmarshalJSON(b []byte) error {
 type denial struct{ what, code string }
 
 func (v *denial) Error() string { return v.what + ": the authorization server answered " + v.code }
+
+// outage says whether an error may be gone later; decided is the code of one by which the authorization server has
+// said no, "" for all others.
+func outage(err error) bool {
+	e, ok := errors.AsType[*signInError](err)
+	return ok && e.outage
+}
+
+func decided(err error) string {
+	if e, ok := errors.AsType[*denial](err); ok && !outage(err) {
+		return e.code
+	}
+	return ""
+}
 
 // A brake stops a storm: at most limit times within span.
 type brake struct {
@@ -183,17 +200,13 @@ type authorizer struct {
 	signIns brake
 	writes  brake
 
-	mu       sync.Mutex // guards the following; never held across I/O
-	loaded   bool
-	current  *tokens // replaced, never changed
-	renewAt  time.Time
-	rejected string    // the newest credential that the MCP server refused
-	renewed  time.Time // when current came from a refresh of ours; zero if it did not
+	current  atomic.Pointer[tokens] // never changed, only replaced; nil until the store has been looked at
+	rejected atomic.Pointer[string] // the newest credential that the MCP server refused
 }
 
 // newAuthorizer checks what the flags say together; its errors are usage errors. Nothing is sent or read yet.
 func newAuthorizer(o authOptions, s *store, c *http.Client, log *slog.Logger) (*authorizer, error) {
-	a := &authorizer{o: o, store: s, http: c, log: log, scope: o.scope, current: new(tokens), turn: make(chan struct{}, 1),
+	a := &authorizer{o: o, store: s, http: c, log: log, scope: o.scope, turn: make(chan struct{}, 1),
 		signIns: brake{limit: 4, span: time.Minute}, writes: brake{limit: 20, span: 30 * time.Second}}
 	a.identity = identityHash(o.serverURL, o.resource, o.authorizeParams, o.headers, o.metadataURL, o.tokenEndpoint)
 	a.listen = listenOptions{identity: a.identity, host: cmp.Or(o.host, defaultHost()), port: cmp.Or(o.port, defaultPort(a.identity)),
@@ -255,62 +268,54 @@ func (a *authorizer) bearer(t *tokens) string {
 // token is the credential for the MCP server's origin: empty if there is none. One that is about to expire is
 // refreshed first. The error is a *signInError, or the context's.
 func (a *authorizer) token(ctx context.Context) (secret, error) {
-	a.mu.Lock()
-	t, at, loaded := a.current, a.renewAt, a.loaded
-	a.mu.Unlock()
-	if !loaded {
-		t = a.stored()
-		at = a.use(t, time.Time{})
-	}
-	if at.IsZero() || time.Now().Before(at) {
+	t := a.inUse()
+	// Somebody who has the turn may be signing in for a larger scope, and that takes a person's time.
+	if t.good() || len(a.turn) > 0 && time.Now().Before(a.expiry(t)) {
 		return hide(a.bearer(t)), nil
-	}
-	if len(a.turn) > 0 && time.Now().Before(a.expiry(t)) {
-		return hide(a.bearer(t)), nil // somebody may be signing in for a larger scope: that takes a person's time
 	}
 	if err := a.take(ctx); err != nil {
 		return secret{}, err
 	}
 	defer a.give()
-	a.mu.Lock()
-	t, at = a.current, a.renewAt
-	a.mu.Unlock()
-	if at.IsZero() || time.Now().Before(at) { // another request has seen to it
-		return hide(a.bearer(t)), nil
+	if t = a.inUse(); !t.good() { // nobody has seen to it meanwhile
+		switch err := a.renew(ctx, nil, t); {
+		case err == nil:
+		case ctx.Err() != nil:
+			return secret{}, context.Cause(ctx)
+		case outage(err) && time.Now().After(a.expiry(t)):
+			return secret{}, err
+		default: // the old one does while it lasts; after that the server's 401 decides
+			a.log.Warn("refreshing the token", "err", err)
+			later := *a.inUse()
+			if !later.renewAt.IsZero() {
+				later.renewAt = time.Now().Add(10 * time.Second)
+			}
+			a.current.Store(&later)
+		}
 	}
-	err := a.renew(ctx, t)
-	var outage *signInError
-	switch expired := time.Now().After(a.expiry(t)); {
-	case err == nil:
-	case ctx.Err() != nil:
-		return secret{}, context.Cause(ctx)
-	case expired && errors.As(err, &outage) && outage.outage:
-		return secret{}, err
-	default: // the old one does while it lasts; after that the server's 401 decides
-		a.log.Warn("refreshing the token", "err", err)
-		a.mu.Lock()
-		a.renewAt = time.Now().Add(10 * time.Second)
-		a.mu.Unlock()
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return hide(a.bearer(a.current)), nil
+	return hide(a.bearer(a.inUse())), nil
 }
+
+// inUse is the current credential; its fields are empty if there is none.
+func (a *authorizer) inUse() *tokens {
+	if t := a.current.Load(); t != nil {
+		return t
+	}
+	a.current.CompareAndSwap(nil, a.timed(a.stored(), time.Time{}))
+	return a.current.Load()
+}
+
+func (t *tokens) good() bool { return t.renewAt.IsZero() || time.Now().Before(t.renewAt) }
 
 // refreshAt is when token should be called again even if nobody needs one, so that a stream that is
 // open never outlives its credential; zero if there is nothing to refresh.
-func (a *authorizer) refreshAt() time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.renewAt
-}
+func (a *authorizer) refreshAt() time.Time { return a.inUse().renewAt }
 
 // refused notes that the MCP server answered 401 or 403 to this credential, so that signIn can tell news from
 // the late echo of a credential that has been replaced meanwhile.
 func (a *authorizer) refused(t secret) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.rejected = t.reveal()
+	s := t.reveal()
+	a.rejected.Store(&s)
 }
 
 // stored reads the credential that all instances share; the zero value if there is none.
@@ -338,27 +343,27 @@ func presentable(s string) bool {
 	return s != "" && len(s) < 64<<10 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// use makes t the current credential and says when it is to be renewed; never is zero.
-func (a *authorizer) use(t *tokens, renewed time.Time) (renewAt time.Time) {
+// use makes t the current credential.
+func (a *authorizer) use(t *tokens, renewed time.Time) { a.current.Store(a.timed(t, renewed)) }
+
+// timed decides when t is to be renewed.
+func (a *authorizer) timed(t *tokens, renewed time.Time) *tokens {
+	t.renewAt, t.renewed = time.Time{}, renewed
 	if expiry := a.expiry(t); !expiry.IsZero() && (t.Refresh != "" || a.o.clientCredentials) {
 		ahead := renewAhead
 		if t.Lifetime > 0 {
-			ahead = min(ahead, time.Duration(float64(t.Lifetime)*float64(time.Second)/4))
+			ahead = min(ahead, time.Duration(t.Lifetime*loose(time.Second)/4))
 		}
-		renewAt = expiry.Add(-ahead)
-		if soon := renewed.Add(10 * time.Second); renewAt.Before(soon) {
-			renewAt = soon // the clocks disagree: an id token says that it has expired already
+		t.renewAt = expiry.Add(-ahead)
+		if soon := renewed.Add(10 * time.Second); t.renewAt.Before(soon) {
+			t.renewAt = soon // the clocks disagree: an id token says that it has expired already
 		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.current, a.renewAt, a.renewed, a.loaded = t, renewAt, renewed, true
-	return renewAt
+	return t
 }
 
 // expiry is when the credential that is presented ends; zero if nobody said.
 func (a *authorizer) expiry(t *tokens) time.Time {
-	at := time.UnixMilli(int64(t.Expires))
 	if parts := strings.Split(t.ID, "."); a.o.useIDToken && len(parts) == 3 {
 		var claims struct {
 			Exp loose `json:"exp"`
@@ -370,7 +375,7 @@ func (a *authorizer) expiry(t *tokens) time.Time {
 	if t.Expires == 0 {
 		return time.Time{}
 	}
-	return at
+	return time.UnixMilli(int64(t.Expires))
 }
 
 // signIn obtains a credential after the MCP server answered status (401 or 403) with this challenge. It
@@ -381,25 +386,22 @@ func (a *authorizer) signIn(ctx context.Context, challenge string, status int, w
 		return err
 	}
 	defer a.give()
-	err := a.signInAgain(ctx, bearerChallenge(challenge), status, waiting)
-	var known *signInError
-	switch {
-	case err == nil || errors.As(err, &known):
+	err := a.answer(ctx, bearerChallenge(challenge), status, waiting)
+	if _, known := errors.AsType[*signInError](err); err == nil || known {
 		return err
-	case ctx.Err() != nil:
+	} else if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return &signInError{err: fmt.Errorf("signing in to %s: %w", origin(a.o.server), err)}
 }
 
-func (a *authorizer) signInAgain(ctx context.Context, c challenge, status int, waiting func(hint string)) error {
+// answer does the least that can satisfy a challenge.
+func (a *authorizer) answer(ctx context.Context, c challenge, status int, waiting func(hint string)) error {
 	if status == http.StatusForbidden && c["error"] != "insufficient_scope" {
 		return errors.New("the server forbids this, whatever the scope")
 	}
-	a.mu.Lock()
-	old, rejected, renewed := a.current, a.rejected, a.renewed
-	a.mu.Unlock()
-	if rejected != "" && a.bearer(old) != "" && rejected != a.bearer(old) {
+	old := a.inUse()
+	if rejected := a.rejected.Load(); rejected != nil && *rejected != a.bearer(old) && *rejected != "" {
 		return nil // the credential that was refused has been replaced since
 	}
 	if a.adopt(old) {
@@ -411,9 +413,8 @@ func (a *authorizer) signInAgain(ctx context.Context, c challenge, status int, w
 	}
 	a.found = d
 	// A refresh helps if the token is too old, not if its scope is too small or if it has just been tried.
-	if status == http.StatusUnauthorized && old.Refresh != "" && old.Issuer == d.Server.Issuer && time.Since(renewed) > time.Minute {
-		var no *denial
-		if err := a.renew(ctx, old); err == nil || !errors.As(err, &no) {
+	if status == http.StatusUnauthorized && old.Refresh != "" && old.Issuer == d.Server.Issuer && time.Since(old.renewed) > time.Minute {
+		if err := a.renew(ctx, d, old); decided(err) == "" {
 			return err
 		}
 	}
@@ -427,7 +428,7 @@ func (a *authorizer) signInAgain(ctx context.Context, c challenge, status int, w
 	a.asked, a.askedAt = d.Scope, time.Now()
 	switch {
 	case a.o.clientCredentials:
-		return a.credentials(ctx, d)
+		return a.renew(ctx, d, old)
 	case a.o.unattended:
 		return &signInError{err: errors.New("a person has to sign in"), hint: "Run: mcp-redial login URL"}
 	case a.o.deviceCode:
@@ -929,7 +930,7 @@ func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, f
 	if err := a.store.writeJSON(a.file("tokens.json"), t); err != nil {
 		a.log.Warn("storing the token", "err", err)
 	}
-	var renewed time.Time
+	renewed := time.Time{}
 	if old.Refresh != "" {
 		renewed = time.Now()
 	}
@@ -937,12 +938,13 @@ func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, f
 	return nil
 }
 
-// renew replaces a credential without a person. All instances agree on one that does it, which then has one
-// exchange to make: less than a lease is good for.
-func (a *authorizer) renew(ctx context.Context, old *tokens) error {
-	d, err := a.known(ctx, old)
-	if err != nil {
-		return err
+// renew gets a credential without a person; d may be nil. All instances agree on one that does it, which then has
+// one exchange to make: less than a lease is good for.
+func (a *authorizer) renew(ctx context.Context, d *discovery, old *tokens) (err error) {
+	if d == nil {
+		if d, err = a.known(ctx, old); err != nil {
+			return err
+		}
 	}
 	c, err := a.client(ctx, d, "")
 	for err == nil {
@@ -956,7 +958,15 @@ func (a *authorizer) renew(ctx context.Context, old *tokens) error {
 			if newest := a.stored(); newest.Refresh != "" && newest.Issuer == old.Issuer {
 				old = newest
 			}
-			err = a.refresh(ctx, d, c, old)
+			form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {old.Refresh}}
+			scope := old.Scope // RFC 6749, 6: may be left out, but Entra wants it
+			if a.o.clientCredentials {
+				form, scope = url.Values{"grant_type": {"client_credentials"}}, cmp.Or(d.Scope, scope)
+			}
+			if scope != "" {
+				form.Set("scope", scope)
+			}
+			err = a.grant(ctx, d, c, form, old)
 			break
 		}
 		select {
@@ -965,47 +975,21 @@ func (a *authorizer) renew(ctx context.Context, old *tokens) error {
 			return context.Cause(ctx)
 		}
 	}
-	var no *denial
-	var outage *signInError
-	if !errors.As(err, &no) || errors.As(err, &outage) || a.adopt(old) {
+	if decided(err) == "" || a.adopt(old) {
 		return err
 	}
-	a.disown(no)
+	a.disown(err)
 	spent := *old
 	spent.Refresh = ""
 	a.use(&spent, time.Time{})
 	return errors.Join(err, a.store.remove(a.file("tokens.json")))
 }
 
-func (a *authorizer) refresh(ctx context.Context, d *discovery, c *registration, old *tokens) error {
-	if a.o.clientCredentials {
-		return a.credentials(ctx, d)
-	}
-	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {old.Refresh}}
-	if old.Scope != "" { // RFC 6749, 6: may be left out, but Entra wants it
-		form.Set("scope", old.Scope)
-	}
-	return a.grant(ctx, d, c, form, old)
-}
-
 // disown forgets our registration if that was what the authorization server did not like.
-func (a *authorizer) disown(no *denial) {
-	if no.code == "invalid_client" || no.code == "unauthorized_client" {
+func (a *authorizer) disown(err error) {
+	if code := decided(err); code == "invalid_client" || code == "unauthorized_client" {
 		a.store.remove(a.file("client_info.json"))
 	}
-}
-
-// credentials signs in as a program (RFC 6749, 4.4).
-func (a *authorizer) credentials(ctx context.Context, d *discovery) error {
-	form := url.Values{"grant_type": {"client_credentials"}}
-	if d.Scope != "" {
-		form.Set("scope", d.Scope)
-	}
-	c, err := a.client(ctx, d, "")
-	if err != nil {
-		return err
-	}
-	return a.grant(ctx, d, c, form, new(tokens))
 }
 
 const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
@@ -1055,13 +1039,10 @@ func (a *authorizer) device(ctx context.Context, d *discovery, waiting func(hint
 			return context.Cause(ctx)
 		}
 		err := a.grant(ctx, d, c, url.Values{"grant_type": {deviceGrant}, "device_code": {begun.Code}}, new(tokens))
-		var no *denial
-		var outage *signInError
-		switch {
-		case errors.As(err, &outage) && outage.outage:
-		case errors.As(err, &no) && no.code == "slow_down":
+		switch code := decided(err); {
+		case code == "slow_down":
 			pause += 5 * time.Second
-		case !errors.As(err, &no) || no.code != "authorization_pending":
+		case code != "authorization_pending" && !outage(err):
 			return err
 		}
 	}
@@ -1143,9 +1124,8 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 		}
 		ours, err := a.complete(ctx, back.query)
 		back.shown <- err
-		var outage *signInError
-		if errors.As(err, &outage) { // the next try would open the next tab: that is for a person to decide
-			err = outage.err
+		if e, ok := errors.AsType[*signInError](err); ok { // the next try would open the next tab: that is for a person to decide
+			err = e.err
 		}
 		if ours {
 			return err
@@ -1245,12 +1225,8 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {d.Redirect}, "code_verifier": {string(verifier)}}
 	for try := 1; ; try++ {
 		err := a.grant(ctx, d, c, form, new(tokens))
-		var outage *signInError
-		var no *denial
-		if errors.As(err, &no) {
-			a.disown(no)
-		}
-		if !errors.As(err, &outage) || !outage.outage || try == 5 {
+		a.disown(err)
+		if !outage(err) || try == 5 {
 			return true, err
 		}
 		select {
