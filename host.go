@@ -96,7 +96,7 @@ func (b *bridge) read(i input) {
 		return
 	}
 	ms, bad, batch := []message(nil), []error(nil), isBatch(i.line)
-	if batch && (b.promise == nil || b.promise.ProtocolVersion != "2025-03-26") {
+	if batch && b.spoken() != "2025-03-26" {
 		bad = []error{&badMessage{-32600, "", "arrays of messages are part of MCP 2025-03-26 only"}}
 		batch = false
 	} else {
@@ -154,6 +154,17 @@ func (b *bridge) carry(m message, up, down []message) {
 	if !taken {
 		b.mem.free(m.charge)
 	}
+}
+
+// spoken is the protocol version that the client was told; "" if none yet.
+func (b *bridge) spoken() string {
+	switch {
+	case b.promise != nil:
+		return b.promise.ProtocolVersion
+	case b.tr != nil:
+		return b.tr.told
+	}
+	return ""
 }
 
 // write sends m to the client, or into the array that it is awaited in.

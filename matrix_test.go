@@ -484,3 +484,16 @@ func TestUpgrade(t *testing.T) {
 		})
 	})
 }
+
+// TestMatrixArray is an array of 2025-03-26 on a server of 2026-07-28, which knows none.
+func TestMatrixArray(t *testing.T) {
+	bridgeBubble(t, &fakeServer{kind: fakeStateless}, func(t *testing.T, n *memNet, h *host) {
+		h.say(`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
+		h.answer("0", time.Minute)
+		h.say(`[{"jsonrpc":"2.0","id":1,"method":"ping"},{"jsonrpc":"2.0","method":"notifications/initialized"},` + fakeCallLine(2, "echo", `"text":"hi"`) + `]`)
+		var got []matrixMessage
+		if line := h.hear(time.Minute); json.Unmarshal([]byte(line), &got) != nil || len(got) != 2 || string(got[0].ID) != "1" || !strings.Contains(string(got[1].Result), "hi") {
+			t.Errorf("answered with %s", line)
+		}
+	})
+}

@@ -316,7 +316,7 @@ func editTools(m message, edit func(tool []byte) []byte) message {
 func (m message) rewritten(raw []byte) message {
 	n, err := scan(raw)
 	if err != nil {
-		return m // raw was put together from valid JSON: cannot be
+		return m // raw was put together from valid JSON: it can only be nested too deeply
 	}
 	n.safe, n.charge = m.safe, m.charge
 	if m.as != "" {

@@ -93,6 +93,8 @@ type stream struct {
 	waiting []waiter
 }
 
+func (s *stream) is(id string) bool { return s != nil && s.id == id }
+
 // A waiter is a resources/subscribe that the acknowledgement answers.
 type waiter struct{ id, uri string }
 
@@ -224,10 +226,7 @@ func (t *translator) discovered(m message) {
 		server = []byte(`{"name":"unknown","version":"unknown"}`)
 	}
 	result := fmt.Appendf(nil, `{"protocolVersion":%q,"capabilities":%s,"serverInfo":%s}`, t.told, t.offers, server)
-	if text := peek(found, "instructions"); text != nil {
-		result = set(result, text, "instructions")
-	}
-	t.down = append(t.down, newResult(t.client, result))
+	t.down = append(t.down, newResult(t.client, set(result, peek(found, "instructions"), "instructions")))
 }
 
 func (t *translator) setLevel(id string, level []byte) {
@@ -278,18 +277,16 @@ func (t *translator) clientCancels(m message) {
 }
 
 func (t *translator) serverNotes(m message) {
-	id := peek(m.raw, "params", "_meta", metaSubscription)
+	id := string(peek(m.raw, "params", "_meta", metaSubscription))
+	acknowledged := m.method == "notifications/subscriptions/acknowledged"
 	switch {
-	case m.method == "notifications/subscriptions/acknowledged":
-		switch {
-		case t.opening != nil && t.opening.id == string(id):
-			t.opened(true, peek(m.raw, "params", "notifications", "resourceSubscriptions"))
-		case t.open != nil && t.open.id == string(id): // once more, so it was lost in between
-			t.missed = true
-			t.catchUp()
-		}
-	case m.method == "notifications/cancelled": // only announces the end of a stream
-	case id != nil:
+	case acknowledged && t.opening.is(id):
+		t.opened(true, peek(m.raw, "params", "notifications", "resourceSubscriptions"))
+	case acknowledged && t.open.is(id): // once more, so it was lost in between
+		t.missed = true
+		t.catchUp()
+	case acknowledged, m.method == "notifications/cancelled": // which only announces the end of a stream
+	case id != "":
 		t.reopens = 0
 		t.down = append(t.down, m.rewritten(set(m.raw, nil, "params", "_meta", metaSubscription)))
 	default:
@@ -305,9 +302,9 @@ func (t *translator) serverAnswers(m message) {
 		t.answered(c, m)
 	case id == t.hello && id != "":
 		t.discovered(m)
-	case t.opening != nil && t.opening.id == id:
+	case t.opening.is(id):
 		t.opened(false, nil)
-	case t.open != nil && t.open.id == id:
+	case t.open.is(id):
 		t.open, t.missed = nil, true
 		if t.reopens++; t.reopens <= maxReopens {
 			t.listen()
@@ -368,6 +365,12 @@ func (t *translator) ask(c *pending, m message) {
 	var asked []message
 	asks, trouble := map[string]ask{}, ""
 	each(wants, func(key []byte, from, to int) {
+		if len(t.asks)+len(asks) == maxAsks {
+			trouble = tooMuch
+		}
+		if trouble != "" {
+			return
+		}
 		method, _ := unquote(peek(wants[from:to], "method"))
 		params := object(peek(wants[from:to], "params"))
 		capability, _ := answerOf(method)
@@ -391,7 +394,7 @@ func (t *translator) ask(c *pending, m message) {
 		trouble = fmt.Sprintf("the server asked for input more than %d times", maxRounds)
 	case at(c.state, 0) != '"' && (c.state != nil || asked == nil):
 		trouble = "the server asks for input in a form that is not valid"
-	case len(t.asks)+len(asks) > maxAsks || t.parked > maxParked:
+	case t.parked > maxParked:
 		trouble = tooMuch
 	}
 	switch {
@@ -459,8 +462,13 @@ func (t *translator) retry(c *pending, held charge) {
 	if c.state != nil {
 		raw = set(raw, c.state, "params", "requestState")
 	}
+	m := message{charge: held}.rewritten(raw)
+	if m.raw == nil { // the answers stand deeper here than they did
+		t.refuse(c, "the client's answers are nested too deeply")
+		return
+	}
 	t.calls[id] = c
-	t.up = append(t.up, message{charge: held}.rewritten(raw))
+	t.up = append(t.up, m)
 }
 
 func (t *translator) park(c *pending, n int) {

@@ -516,6 +516,16 @@ host< {"jsonrpc":"2.0","id":"x-3","method":"roots/list","params":{}}`)
 		p.run(`host> {"jsonrpc":"2.0","id":"x-3","result":{"roots":[]}}
 host< -31007 2 ` + tooMuch)
 	})
+	t.Run("depth of answers", func(t *testing.T) {
+		p := newPlay(t)
+		p.run(startAll + `
+host> {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"t"}}
+up: {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"t","_meta":$meta}}
+server> {"jsonrpc":"2.0","id":2,"result":{"resultType":"input_required","inputRequests":{"a":{"method":"roots/list"}}}}
+host< {"jsonrpc":"2.0","id":"x-2","method":"roots/list","params":{}}
+host> {"jsonrpc":"2.0","id":"x-2","result":{"roots":` + strings.Repeat("[", maxDepth-2) + strings.Repeat("]", maxDepth-2) + `}}
+host< -31007 2 the client's answers are nested too deeply`)
+	})
 	t.Run("uris", func(t *testing.T) {
 		p := newPlay(t)
 		p.run(startPlain)
