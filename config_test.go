@@ -578,6 +578,46 @@ func TestEntry(t *testing.T) {
 	wants(t, err, "--header is not a header on one line")
 }
 
+// TestCommandLine holds exit codes, and the form in which a person is told what is wrong.
+func TestCommandLine(t *testing.T) {
+	absent := filepath.Join(t.TempDir(), "none", "log")
+	_, noFile := os.OpenFile(absent, os.O_WRONLY, 0)
+	folder := t.TempDir()
+	bad := writeFile(t, "ca.pem", "s3cret")
+	for _, c := range []struct {
+		args         string
+		code         int
+		out, problem string // beginnings
+	}{
+		{"--help", 0, "mcp-redial connects an MCP client", ""},
+		{"status --help", 0, "mcp-redial connects an MCP client", ""},
+		{"--version", 0, "mcp-redial ", ""},
+		{"status", 0, "", ""},
+		{"status --json", 0, "", ""},
+		{"", 2, "", "mcp-redial: error: no URL of an MCP server\nmcp-redial: hint: give it as the first word, for example https://mcp.example.com/mcp\n"},
+		{"https://mcp.example.com --no-prox", 2, "", "mcp-redial: error: unknown flag --no-prox\nmcp-redial: hint: did you mean --no-proxy?\n"},
+		{exampleURL + " --ca-file " + bad, 2, "", "mcp-redial: error: " + bad + " holds no certificate in PEM form\nmcp-redial: hint: convert it: openssl x509 -inform der -in FILE -out FILE.pem\n"},
+		{exampleURL + " --log-file " + absent, 2, "", "mcp-redial: error: " + noFile.Error() + "\nmcp-redial: hint: give a path where you may write\n"},
+		{exampleURL + " --log-file " + folder, 2, "", "mcp-redial: error: opening " + folder + ": not a regular file\nmcp-redial: hint: give the path of a file to append to\n"},
+		{exampleURL + " --audit-file " + absent, 2, "", "mcp-redial: error: " + noFile.Error() + "\nmcp-redial: hint: give a path where you may write\n"},
+		{exampleURL, 0, "", ""}, // standard input is at its end
+	} {
+		m := bareMachine(t)
+		m.getenv = variables(map[string]string{"MCP_REMOTE_CONFIG_DIR": t.TempDir()})
+		in, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		var out, errs bytes.Buffer
+		code := command(strings.Fields(c.args), m, in, &out, &errs)
+		in.Close()
+		if code != c.code || !strings.HasPrefix(out.String(), c.out) || !strings.HasPrefix(errs.String(), c.problem) {
+			t.Errorf("%s: exit code %d, stdout %q, stderr %q", c.args, code, out.String(), errs.String())
+		}
+	}
+}
+
 // TestManual holds that the manual and the README name every flag, in the words of the one table.
 func TestManual(t *testing.T) {
 	manual := (&config{}).manual()

@@ -154,17 +154,20 @@ type appendFile struct {
 	f    *os.File
 }
 
+// openAppend makes the file if there is none. An error is a *usageError.
 func openAppend(path string, max int64) (*appendFile, error) {
 	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("opening %s: not a regular file", path)
+		return nil, &usageError{"opening " + path + ": not a regular file", "give the path of a file to append to"}
 	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		if err = f.Chmod(0o600); errors.Is(err, errors.ErrUnsupported) {
+			err = nil
+		}
 	}
-	if err := f.Chmod(0o600); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	if err != nil {
 		f.Close()
-		return nil, err
+		return nil, &usageError{err.Error(), "give a path where you may write"}
 	}
 	return &appendFile{path, max, f}, nil
 }
