@@ -175,7 +175,7 @@ func (p *program) signIn(ctx context.Context, challenge string, status int, wait
 }
 
 // serve carries the client's line. A closed standard output ends it quietly.
-func (p *program) serve(ctx context.Context, stdin io.Reader, stdout io.Writer) int {
+func (p *program) serve(ctx context.Context, stdin *os.File, stdout io.Writer) int {
 	o := p.c.bridge
 	if p.c.audit != "" {
 		audit, err := newAuditLog(p.c.audit)
@@ -193,7 +193,10 @@ func (p *program) serve(ctx context.Context, stdin io.Reader, stdout io.Writer) 
 	kept := make(chan struct{})
 	go func() { k.run(work); close(kept) }()
 	b := newBridge(o, outside{p.connect, p.signIn, k.remember}, p.log, p.wire.mem)
-	b.run(ctx, stdin, stdout)
+	if f, ok := stdout.(*os.File); ok {
+		stdout = smooth(f)
+	}
+	b.run(ctx, smooth(stdin), stdout)
 	stop()
 	<-kept
 	return 0
