@@ -8,9 +8,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,23 +26,18 @@ func TestE2EEverything(t *testing.T) {
 	}
 }
 
-// needNode skips a test where Node or npm is missing, unless this is CI: there it must run. It also skips
-// where the packages have not been fetched and nobody asked to (they come from the network).
+// needNode skips a test that takes real peers from npm, and minutes, unless CI=true asks for it: then it must run.
 func needNode(t *testing.T) (dir string) {
 	t.Helper()
-	ci := os.Getenv("CI") == "true"
+	if os.Getenv("CI") != "true" {
+		t.Skip("skipped: CI=true go test -run E2E runs it, with Node 20 or newer and npm")
+	}
 	for _, command := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(command); err != nil {
-			if ci {
-				t.Fatalf("%s is needed in CI", command)
-			}
-			t.Skipf("skipped: %s is not installed (Node 20 or newer and npm run this test)", command)
+			t.Fatalf("%s is needed", command)
 		}
 	}
-	dir, err := nodeModules(ci)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("skipped: the npm packages are not there; CI=true go test -run E2E fetches them")
-	}
+	dir, err := nodeModules()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,8 +45,8 @@ func needNode(t *testing.T) (dir string) {
 }
 
 // nodeModules returns a folder outside of the source whose node_modules holds what testdata/e2e pins,
-// installing it first if fetch. Without it the error is fs.ErrNotExist. Several processes may call it at once.
-func nodeModules(fetch bool) (string, error) {
+// installing it first. Several processes may call it at once.
+func nodeModules() (string, error) {
 	hash := sha256.New()
 	for _, name := range []string{"package.json", "package-lock.json"} {
 		b, err := os.ReadFile(filepath.Join("testdata", "e2e", name))
@@ -68,7 +61,7 @@ func nodeModules(fetch bool) (string, error) {
 	}
 	cache = filepath.Join(cache, "mcp-redial-e2e")
 	dir := filepath.Join(cache, fmt.Sprintf("%x", hash.Sum(nil)[:8]))
-	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err == nil || !fetch {
+	if _, err := os.Stat(filepath.Join(dir, "node_modules")); err == nil {
 		return dir, err
 	}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
