@@ -429,22 +429,6 @@ func errorCode(raw []byte) int {
 	return n
 }
 
-// scanLine reads a line of the client: a message, or an array of them.
-func scanLine(line []byte) ([]message, []error) {
-	if !isBatch(line) {
-		m, err := scan(line)
-		if err != nil {
-			return nil, []error{err}
-		}
-		return []message{m}, nil
-	}
-	ms, bad, err := scanBatch(line)
-	if err != nil {
-		bad = []error{err}
-	}
-	return ms, bad
-}
-
 // malformed is the reply to a line that is no message.
 func malformed(err error) message {
 	var bad *badMessage

@@ -100,7 +100,7 @@ func (b *bridge) read(i input) {
 		bad = []error{&badMessage{-32600, "", "arrays of messages are part of MCP 2025-03-26 only"}}
 		batch = false
 	} else {
-		ms, bad = scanLine(i.line)
+		ms, bad = scanAll(i.line)
 	}
 	if len(ms) > 0 {
 		ms[len(ms)-1].charge = i.charge

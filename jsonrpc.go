@@ -1,27 +1,23 @@
 package main
 
-// jsonrpc.go is the framing: lines and bodies in, messages out, and back. It reads and writes what it is
-// given, and opens nothing. A message's envelope is scanned by hand, in one pass that validates the whole
-// text and decodes none of the payload; the bytes that arrived are the bytes that go on.
+// jsonrpc.go is the framing: texts in, messages out, and back. It does no I/O but to write what it is told to.
+// A message's envelope is scanned by hand, in one pass that validates the whole text and decodes none of the
+// payload; the bytes that arrived are the bytes that go on.
 //
 // What two parsers could read differently is refused: an envelope member that is there twice or in
 // another case, an id that is neither string nor integer, text after the message,
-// text that is not UTF-8. Everything that is held is bounded in bytes and charged before it is held.
+// text that is not UTF-8.
 
 import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/bits"
-	"slices"
 	"strings"
-	"sync"
 	"unicode/utf8"
 )
 
@@ -47,7 +43,7 @@ type message struct {
 	idAt, idEnd int    // where the id stands in raw as it came; equal if there is none
 	method      string
 	failed      bool   // a response that carries error, not result
-	as          string // when not "", what is written in place of raw[idAt:idEnd]
+	as          string // when not "", the id token that is written instead
 	safe        bool   // set by the loop: may be sent again without proof that it was not
 	charge      charge // what it holds of the memory budget
 }
@@ -69,36 +65,26 @@ func notJSON(at int, id string) error {
 // errors are *badMessage. The text is valid by RFC 8259 and UTF-8, or refused (JSON-RPC 2.0; MCP, base
 // protocol, Messages).
 func scan(line []byte) (message, error) {
-	m, err := scanEnvelope(line)
-	if utf8.Valid(line) {
-		return m, err
-	}
-	bad := &badMessage{code: -32700, text: "the message is not valid UTF-8"}
-	if m.kind == request {
-		bad.id = m.id
-	}
-	return message{}, bad
-}
-
-// scanEnvelope is scan without the check for UTF-8.
-func scanEnvelope(b []byte) (message, error) {
 	const version, id, method, params, result, failure = 0, 1, 2, 3, 4, 5
 	var (
-		m     message
-		token [6][]byte // the members of the envelope
-		odd   bool
+		m        message
+		token    [6][]byte // the members of the envelope
+		outcomes int       // how many say what kind of message it is
+		odd      bool
 	)
-	start := skipSpace(b, 0)
-	end := each(b, func(key []byte, from, to int) {
+	start := skipSpace(line, 0)
+	end := each(line, func(key []byte, from, to int) {
 		for i, name := range [...]string{"jsonrpc", "id", "method", "params", "result", "error"} {
 			same, alike := sameName(key, name)
 			if !alike {
 				continue
 			}
 			odd = odd || !same || token[i] != nil
-			token[i] = b[from:to]
-			if i == id {
+			switch token[i] = line[from:to]; i {
+			case id:
 				m.idAt, m.idEnd = from-start, to-start
+			case method, result, failure:
+				outcomes++
 			}
 			return
 		}
@@ -106,14 +92,10 @@ func scanEnvelope(b []byte) (message, error) {
 
 	var idOK, methodOK bool
 	m.id, idOK = idToken(token[id])
-	m.method, methodOK = methodName(token[method])
-	m.failed = token[failure] != nil
-	outcomes := 0
-	for _, t := range [...][]byte{token[method], token[result], token[failure]} {
-		if t != nil {
-			outcomes++
-		}
+	if len(token[method]) <= maxToken {
+		m.method, methodOK = unquote(token[method])
 	}
+	m.failed = token[failure] != nil
 	asked := m.id // an answer's id is the other side's, and of no use to this one
 	if odd || token[result] != nil || m.failed || end < 0 && !methodOK {
 		asked = ""
@@ -122,7 +104,9 @@ func scanEnvelope(b []byte) (message, error) {
 	switch {
 	case end < 0:
 		return message{}, notJSON(^end, asked)
-	case b[start] != '{':
+	case !utf8.Valid(line):
+		return message{}, &badMessage{-32700, asked, "the message is not valid UTF-8"}
+	case line[start] != '{':
 		trouble = "the message is not an object"
 	case odd:
 		trouble = "a member of the envelope is there twice, or in another case"
@@ -148,7 +132,7 @@ func scanEnvelope(b []byte) (message, error) {
 	if trouble != "" {
 		return message{}, &badMessage{-32600, asked, trouble}
 	}
-	m.raw = bytes.TrimRight(b[start:end:end], " \t\r\n")
+	m.raw = bytes.TrimRight(line[start:end:end], " \t\r\n")
 	return m, nil
 }
 
@@ -167,19 +151,6 @@ func idToken(token []byte) (string, bool) {
 	}
 	canonical, _ := json.Marshal(s)
 	return string(canonical), ok
-}
-
-// methodName decodes a method; the frequent ones cost no allocation.
-func methodName(token []byte) (string, bool) {
-	for _, s := range [...]string{`"tools/call"`, `"notifications/progress"`, `"notifications/message"`, `"ping"`, `"tools/list"`} {
-		if string(token) == s {
-			return s[1 : len(s)-1], true
-		}
-	}
-	if len(token) > maxToken {
-		return "", false
-	}
-	return unquote(token)
 }
 
 // unquote decodes a string token; false if it is none.
@@ -276,7 +247,7 @@ func skipValue(b []byte, i, depth int, f func(key []byte, from, to int)) int {
 		return skipNested(b, i, depth+1, f)
 	case 't', 'f', 'n':
 		for _, word := range [...]string{"true", "false", "null"} {
-			if len(b)-i >= len(word) && string(b[i:i+len(word)]) == word {
+			if bytes.HasPrefix(b[i:], []byte(word)) {
 				return i + len(word)
 			}
 		}
@@ -403,59 +374,54 @@ func skipPlain(b []byte, i int) int {
 // isBatch says whether text, if it is JSON at all, is an array.
 func isBatch(text []byte) bool { return at(text, skipSpace(text, 0)) == '[' }
 
-// scanBatch splits an array into its messages (MCP 2025-03-26, base protocol, Batching). bad has an error for
-// each element that is none; err is for the whole: not valid, empty, or more than maxBatch elements. All
-// are *badMessage.
-func scanBatch(text []byte) (msgs []message, bad []error, err error) {
-	n := 0
-	end := each(text, func(key []byte, from, to int) {
-		if n++; n > maxBatch {
-			return
-		}
-		if m, err := scan(text[from:to]); err != nil {
+// scanAll reads one message, or an array of messages (MCP 2025-03-26, base protocol, Batching). bad has a
+// *badMessage for each element that is none, or one for the whole: not valid, empty, or more than maxBatch
+// elements.
+func scanAll(text []byte) (msgs []message, bad []error) {
+	take := func(text []byte) {
+		if m, err := scan(text); err != nil {
 			bad = append(bad, err)
 		} else {
 			msgs = append(msgs, m)
 		}
+	}
+	if !isBatch(text) {
+		take(text)
+		return msgs, bad
+	}
+	n := 0
+	end := each(text, func(_ []byte, from, to int) {
+		if n++; n <= maxBatch {
+			take(text[from:to])
+		}
 	})
-	if end < 0 {
-		return nil, nil, notJSON(^end, "")
+	switch {
+	case end < 0:
+		return nil, []error{notJSON(^end, "")}
+	case n == 0 || n > maxBatch:
+		return nil, []error{&badMessage{-32600, "", fmt.Sprintf("a batch has 1 to %d messages", maxBatch)}}
 	}
-	if n == 0 || n > maxBatch {
-		return nil, nil, &badMessage{-32600, "", fmt.Sprintf("a batch has 1 to %d messages", maxBatch)}
-	}
-	return msgs, bad, nil
+	return msgs, bad
 }
 
-// scanBody splits a body from a server into its messages: one object, or a batch in order. It owns body:
-// newlines and carriage returns between tokens become spaces, so that every raw is one line, and bytes that
-// are not UTF-8 become question marks (servers do send them, inside strings). Of a batch, messages are
-// returned also when others in it are bad. What body was charged belongs to the last of its messages.
+// scanBody reads what a server sent, one message or a batch; of a batch, messages are returned also when others
+// in it are bad. It owns body: newlines and carriage returns between tokens become spaces, so that every
+// raw is one line, and what is not UTF-8 becomes question marks (servers do send it, inside strings), which
+// are never longer.
 func scanBody(body []byte) (msgs []message, err error) {
-	for i, n := 0, 0; i < len(body) && (i > 0 || !utf8.Valid(body)); i += n {
-		var r rune
-		if r, n = utf8.DecodeRune(body[i:]); r == utf8.RuneError && n == 1 {
-			body[i] = '?'
-		}
+	msgs, bad := scanAll(body)
+	if len(bad) > 0 && !utf8.Valid(body) {
+		body = bytes.ToValidUTF8(body, []byte("?"))
+		msgs, bad = scanAll(body)
 	}
-	if isBatch(body) {
-		var bad []error
-		if msgs, bad, err = scanBatch(body); len(bad) > 0 {
-			err = bad[0]
-		}
-	} else if m, bad := scanEnvelope(body); bad != nil {
-		err = bad
-	} else {
-		msgs = []message{m}
+	if len(bad) > 0 {
+		err = bad[0]
 	}
-	for _, c := range []byte("\n\r") { // valid JSON has them raw only between tokens
-		for rest := body; ; {
-			i := bytes.IndexByte(rest, c)
-			if i < 0 {
-				break
+	if bytes.IndexByte(body, '\n') >= 0 || bytes.IndexByte(body, '\r') >= 0 {
+		for i, c := range body { // valid JSON has them raw only between tokens
+			if c == '\n' || c == '\r' {
+				body[i] = ' '
 			}
-			rest[i] = ' '
-			rest = rest[i+1:]
 		}
 	}
 	return msgs, err
@@ -463,54 +429,57 @@ func scanBody(body []byte) (msgs []message, err error) {
 
 // withID returns m as it is written with another id token, whether it has one or not; raw is shared.
 func (m message) withID(id string) message {
-	if m.as = id; m.idAt == m.idEnd {
-		m.idAt, m.idEnd, m.as = 1, 1, `"id":`+id+","
-	}
+	m.as = id
 	return m
+}
+
+// token is the id token under which m is written.
+func (m message) token() string { return cmp.Or(m.as, m.id) }
+
+// parts are what is written of m, one after the other.
+func (m message) parts() (before []byte, id string, after []byte) {
+	switch {
+	case m.as == "":
+		return m.raw, "", nil
+	case m.idAt == m.idEnd:
+		return m.raw[:1], `"id":` + m.as + ",", m.raw[1:]
+	}
+	return m.raw[:m.idAt], m.as, m.raw[m.idEnd:]
 }
 
 // size is the number of bytes that body yields.
 func (m message) size() int {
-	if m.as == "" {
-		return len(m.raw)
-	}
-	return len(m.raw) - (m.idEnd - m.idAt) + len(m.as)
+	before, id, after := m.parts()
+	return len(before) + len(id) + len(after)
 }
 
 // body reads the message as it goes over the wire, without a final newline.
 func (m message) body() io.Reader {
-	if m.as == "" {
-		return bytes.NewReader(m.raw)
-	}
-	return io.MultiReader(bytes.NewReader(m.raw[:m.idAt]), strings.NewReader(m.as), bytes.NewReader(m.raw[m.idEnd:]))
+	before, id, after := m.parts()
+	return io.MultiReader(bytes.NewReader(before), strings.NewReader(id), bytes.NewReader(after))
 }
 
 // writeLine writes the message and a newline.
 func (m message) writeLine(w *bufio.Writer) error {
-	if m.as == "" {
-		w.Write(m.raw)
-	} else {
-		w.Write(m.raw[:m.idAt])
-		w.WriteString(m.as)
-		w.Write(m.raw[m.idEnd:])
-	}
+	before, id, after := m.parts()
+	w.Write(before)
+	w.WriteString(id)
+	w.Write(after)
 	return w.WriteByte('\n') // a bufio.Writer keeps its first error
 }
 
 // newRequest makes a request with an id token; params may be nil, and are valid JSON on one line.
 func newRequest(id, method string, params json.RawMessage) message {
-	return compose(message{kind: request, id: id, method: method}, "params", params)
+	return compose(id, method, "params", params)
 }
 
 // newNotification makes a notification; params as with newRequest.
 func newNotification(method string, params json.RawMessage) message {
-	return compose(message{kind: notification, method: method}, "params", params)
+	return compose("", method, "params", params)
 }
 
 // newResult makes a response that succeeded.
-func newResult(id string, result json.RawMessage) message {
-	return compose(message{kind: response, id: id}, "result", result)
-}
+func newResult(id string, result json.RawMessage) message { return compose(id, "", "result", result) }
 
 // An errorData is the data of an error that the bridge itself makes, for programs.
 type errorData struct {
@@ -533,205 +502,21 @@ func errorReply(id string, code int, text string, data *errorData) message {
 		Message string     `json:"message"`
 		Data    *errorData `json:"data,omitempty"`
 	}{code, text, data})
-	return compose(message{kind: response, id: id, failed: true}, "error", e)
+	return compose(cmp.Or(id, "null"), "", "error", e)
 }
 
-func compose(m message, name string, value []byte) message {
+// compose makes a message of what is not empty, all of which is valid.
+func compose(id, method, name string, value []byte) message {
 	b := []byte(`{"jsonrpc":"2.0"`)
-	if m.kind != notification {
-		b = append(b, `,"id":`...)
-		m.idAt = len(b)
-		b = append(b, cmp.Or(m.id, "null")...)
-		m.idEnd = len(b)
+	if id != "" {
+		b = append(b, `,"id":`+id...)
 	}
-	if m.method != "" {
-		b = append(b, `,"method":"`+m.method+`"`...)
+	if method != "" {
+		b = append(b, `,"method":"`+method+`"`...)
 	}
 	if value != nil {
 		b = append(append(b, `,"`+name+`":`...), value...)
 	}
-	m.raw = append(b, '}')
+	m, _ := scan(append(b, '}'))
 	return m
-}
-
-// A charge is what one message, complete or being assembled, holds of a budget.
-type charge struct {
-	bytes   int
-	reserve bool
-}
-
-// A budget bounds, in bytes, what is held, in flight and being assembled.
-//
-// Urgent charges are the server's. They stop at three quarters of the limit, so that a flood of theirs leaves
-// the client room to speak; but one at a time may go over the limit, into a reserve of one message of
-// maximum size, so that something can always move. That is all that is ever held.
-type budget struct {
-	limit int
-
-	// The readers of stdin and of every response charge from goroutines of their own, for bytes that the
-	// loop does not know yet: asking the loop would cost two wake-ups a message, and stop where the loop
-	// itself is held up. Only counting is done under the lock.
-	mu       sync.Mutex
-	used     int
-	reserved bool          // a charge has the reserve
-	freed    chan struct{} // closed by the next free; nil if nobody waits
-}
-
-func newBudget(limit, maxMessage int) *budget { return &budget{limit: max(limit, maxMessage)} }
-
-// grow adds n bytes to c, which stays within one message of maximum size, waiting until they fit. Its only
-// error is the context's.
-func (b *budget) grow(ctx context.Context, c *charge, n int, urgent bool) error {
-	for {
-		b.mu.Lock()
-		limit := b.limit
-		if urgent {
-			limit -= limit / 4
-		}
-		if b.used+n > limit && urgent && !b.reserved {
-			b.reserved, c.reserve = true, true
-		}
-		if b.used+n <= limit || c.reserve {
-			b.used += n
-			c.bytes += n
-			b.mu.Unlock()
-			return nil
-		}
-		if b.freed == nil {
-			b.freed = make(chan struct{})
-		}
-		freed := b.freed
-		b.mu.Unlock()
-		select {
-		case <-freed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// free returns what c holds. It is called once per charge.
-func (b *budget) free(c charge) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.used -= c.bytes
-	b.reserved = b.reserved && !c.reserve
-	if b.freed != nil {
-		close(b.freed)
-		b.freed = nil
-	}
-}
-
-var errTooLarge = errors.New("message larger than the limit")
-
-// A body of unknown size is read in pieces, each four times as large as the one before, and joined once, when
-// it is whole: for that moment it is there twice, and never more than that. So are lines.
-const (
-	linePiece  = 128 << 10
-	firstPiece = 4 << 10
-	lastPiece  = 1 << 20
-)
-
-// A lineReader reads lines that end with LF, CRLF, or the stream. It belongs to one goroutine.
-type lineReader struct {
-	r   *bufio.Reader
-	max int // bytes in one line, without its LF
-	mem *budget
-}
-
-func newLineReader(r io.Reader, max int, mem *budget) *lineReader {
-	return &lineReader{bufio.NewReaderSize(r, linePiece), max, mem}
-}
-
-// more says that another whole line has already been read.
-func (l *lineReader) more() bool {
-	b, _ := l.r.Peek(l.r.Buffered())
-	return bytes.IndexByte(b, '\n') >= 0
-}
-
-// next returns the next line that is not blank, without its end, and what it has been charged. For a line
-// of more than max bytes it returns errTooLarge and the first bytes, from which scan may tell the id, once
-// the rest has been read and dropped; then it can be called again. Other errors are the context's and the
-// reader's, io.EOF at the end.
-func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error) {
-	pieces, held := make([][]byte, 0, 1), 0
-	for {
-		part, err := l.r.ReadSlice('\n')
-		whole := err != bufio.ErrBufferFull
-		part = bytes.TrimSuffix(part, []byte("\n"))
-		if held += len(part); whole && err != nil && (err != io.EOF || held == 0) {
-			l.mem.free(c)
-			return nil, charge{}, err
-		}
-		switch {
-		case held > l.max:
-			if line == nil {
-				line = bytes.Clone(append(pieces, part)[0])
-			}
-			l.mem.free(c)
-			pieces, c = nil, charge{}
-			if whole {
-				return line, c, errTooLarge
-			}
-			continue
-		case whole && held == len(part) && skipSpace(part, 0) == held: // blank
-			held = 0
-			continue
-		}
-		if err := l.mem.grow(ctx, &c, len(part), false); err != nil {
-			l.mem.free(c)
-			return nil, charge{}, err
-		}
-		if whole {
-			return bytes.TrimSuffix(slices.Concat(append(pieces, part)...), []byte("\r")), c, nil
-		}
-		pieces = append(pieces, bytes.Clone(part))
-	}
-}
-
-// readAll reads one message body of at most max bytes, growing in pieces, charged to mem as urgent. size is
-// the announced length, -1 if unknown; no more than lastPiece is held on its word alone. More than max
-// is errTooLarge; other errors are the context's and the reader's.
-func readAll(ctx context.Context, r io.Reader, size int64, max int, mem *budget) (body []byte, c charge, err error) {
-	defer func() {
-		held := c
-		if c = (charge{len(body), c.reserve && err == nil}); err == nil {
-			held = charge{bytes: held.bytes - c.bytes}
-		}
-		mem.free(held)
-	}()
-	if size > int64(max) {
-		return nil, c, errTooLarge
-	}
-	n := firstPiece
-	if size >= 0 {
-		n = min(int(size)+1, lastPiece) // one more, in which the end of the stream can show
-	}
-	var pieces [][]byte
-	for held := 0; held <= max; n = min(4*n, lastPiece, max+1-held) {
-		var buf []byte
-		if held > 0 && int64(held) <= size { // enough has come to believe in the rest
-			n, buf, pieces = int(size)+1, pieces[0], nil
-		}
-		if err = mem.grow(ctx, &c, n-len(buf), true); err != nil {
-			return nil, c, err
-		}
-		buf = append(make([]byte, 0, n), buf...)
-		for len(buf) < n && err == nil {
-			var k int
-			k, err = r.Read(buf[len(buf):n])
-			buf = buf[:len(buf)+k]
-			held += k
-		}
-		switch pieces = append(pieces, buf); {
-		case held > max:
-		case err == io.EOF && len(pieces) == 1 && held > n/2:
-			return buf, c, nil
-		case err == io.EOF:
-			return slices.Concat(pieces...), c, nil
-		case err != nil:
-			return nil, c, err
-		}
-	}
-	return nil, c, errTooLarge
 }

@@ -39,6 +39,7 @@ type layer struct {
 }
 
 var layers = []layer{
+	{"memory.go", "", ""},
 	{"jsonrpc.go", "", ""},
 	{"log.go", "os", "append"},
 	{"transport.go", "crypto/tls crypto/x509 mime net/http net/http/httptrace", ""},

@@ -333,10 +333,7 @@ func (b *bridge) pump() {
 func (b *bridge) send(c *call) {
 	s, m := b.sess, c.m
 	if m.kind == request {
-		up := m.id
-		if m.as != "" {
-			up = m.as
-		}
+		up := m.token()
 		if c.sendings > 0 && (c.sess == s || s.kind == kindStateless) {
 			up = b.newID()
 		}

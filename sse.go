@@ -5,6 +5,7 @@ package main
 // it does not need, keeps more of an event than its bound, or trusts an address that a server sends.
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -19,7 +20,7 @@ import (
 
 const (
 	minBuffer    = 4 << 10          // bytes a reader starts with: most streams are idle
-	maxBuffer    = 64 << 10         // bytes it grows to; a line that is longer is taken in parts
+	maxBuffer    = 64 << 10         // bytes it goes on with; a line that is longer is taken in parts
 	maxField     = 4 << 10          // bytes of an event's name or id
 	endpointWait = 10 * time.Second // from opening the stream to the endpoint event
 )
@@ -33,24 +34,16 @@ type streamEvent struct {
 
 // An eventReader parses one event stream, for one goroutine.
 type eventReader struct {
-	src io.Reader
-	max int // bytes of data in one event
-	mem *budget
-
-	// what has been read and not parsed, buf[at:end], and what came before it
-	buf     []byte
-	at, end int
-	begun   bool // a byte order mark may not follow any more
-	cr      bool // a line has just ended with CR, to which a LF may belong
-	inside  bool // the beginning of a line that is longer than buf has been parsed
-	inData  bool // it is a line of data
+	src    *bufio.Reader
+	begun  bool // a byte order mark may not follow any more
+	cr     bool // a line has just ended with CR, to which a LF may belong
+	inside bool // the beginning of a line that is longer than the buffer has been parsed
+	inData bool // it is a line of data
 
 	// the block that is being parsed
-	name   []byte
-	id     []byte // stays for the blocks that follow; longer than maxField if it was too long
-	pieces [][]byte
-	size   int // bytes in pieces
-	charge charge
+	name []byte
+	id   []byte // stays for the blocks that follow; longer than maxField if it was too long
+	pile        // its data
 
 	// where and when to go on after the stream has ended
 	lastID []byte
@@ -60,37 +53,39 @@ type eventReader struct {
 // newEventReader reads src, whose events may have max bytes of data each, charged to mem. after is the
 // cursor that the stream was opened with.
 func newEventReader(src io.Reader, max int, mem *budget, after string) *eventReader {
-	return &eventReader{src: src, max: max, mem: mem, buf: make([]byte, minBuffer), id: []byte(after), lastID: []byte(after)}
+	return &eventReader{src: bufio.NewReaderSize(src, minBuffer), pile: pile{mem: mem, max: max, urgent: true}, id: []byte(after), lastID: []byte(after)}
 }
 
 // buffered returns the next event that has arrived whole. ok is false if there is none: fill, and ask again.
 // After errTooLarge or an error of the budget, the reader is of no more use.
 func (r *eventReader) buffered(ctx context.Context) (e streamEvent, ok bool, err error) {
-	for !ok && err == nil && r.at < r.end {
-		if r.cr && r.buf[r.at] == '\n' {
-			r.at++
+	arrived, _ := r.src.Peek(r.src.Buffered())
+	left := arrived
+	defer func() { r.src.Discard(len(arrived) - len(left)) }()
+	for !ok && err == nil && len(left) > 0 {
+		if r.cr && left[0] == '\n' {
+			left = left[1:]
 		}
 		r.cr = false
-		b := r.buf[r.at:r.end]
-		n := lineEnd(b)
+		line := left
+		n := lineEnd(left)
 		switch {
 		case n >= 0:
-			r.cr = b[n] == '\r'
-			r.at += n + 1
-			b = b[:n]
-		case r.inside || len(b) == maxBuffer:
-			r.at = r.end
+			r.cr = left[n] == '\r'
+			line, left = left[:n], left[n+1:]
+		case r.inside || len(left) == maxBuffer:
+			left = nil
 		default:
 			return e, false, nil
 		}
 		if !r.begun {
-			b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
+			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
 			r.begun = true
 		}
-		if len(b) == 0 && !r.inside {
+		if len(line) == 0 && !r.inside {
 			e, ok, err = r.dispatch(ctx)
 		} else {
-			err = r.line(ctx, b, n >= 0)
+			err = r.line(ctx, line, n >= 0)
 		}
 	}
 	return e, ok, err
@@ -101,35 +96,23 @@ func (r *eventReader) buffered(ctx context.Context) (e streamEvent, ok bool, err
 func lineEnd(b []byte) int {
 	const window = 1 << 10
 	for at := 0; at < len(b); at += window {
-		w := b[at:min(at+window, len(b))]
-		if lf := bytes.IndexByte(w, '\n'); lf >= 0 {
-			w = w[:lf+1]
-		}
-		if cr := bytes.IndexByte(w, '\r'); cr >= 0 {
+		line, _, lf := bytes.Cut(b[at:min(at+window, len(b))], []byte{'\n'})
+		if cr := bytes.IndexByte(line, '\r'); cr >= 0 {
 			return at + cr
 		}
-		if w[len(w)-1] == '\n' {
-			return at + len(w) - 1
+		if lf {
+			return at + len(line)
 		}
 	}
 	return -1
 }
 
-// fill reads once, into a larger buffer if the last one was too small. Its error is that of src.
+// fill reads once, into a larger buffer if the first was too small. Its error is that of src.
 func (r *eventReader) fill() error {
-	if full := r.end == len(r.buf); full || r.at == r.end {
-		to := r.buf
-		if full && len(to) < maxBuffer {
-			to = make([]byte, 4*len(to))
-		}
-		r.end = copy(to, r.buf[r.at:r.end])
-		r.buf, r.at = to, 0
+	if r.src.Buffered() == r.src.Size() {
+		r.src = bufio.NewReaderSize(r.src, maxBuffer)
 	}
-	n, err := r.src.Read(r.buf[r.end:])
-	r.end += n
-	if n > 0 {
-		return nil // src will repeat its error
-	}
+	_, err := r.src.Peek(r.src.Buffered() + 1)
 	return err
 }
 
@@ -166,24 +149,6 @@ func (r *eventReader) line(ctx context.Context, b []byte, last bool) error {
 	return nil
 }
 
-// add appends to the data of the block. Most events have one line, which costs one exact allocation.
-func (r *eventReader) add(ctx context.Context, b []byte) error {
-	if len(b) > r.max-r.size {
-		return errTooLarge
-	}
-	if err := r.mem.grow(ctx, &r.charge, len(b), true); err != nil {
-		return err
-	}
-	i := len(r.pieces) - 1
-	if i < 0 || len(b) > cap(r.pieces[i])-len(r.pieces[i]) {
-		r.pieces = append(r.pieces, make([]byte, 0, max(len(b), min(r.size, lastPiece))))
-		i++
-	}
-	r.pieces[i] = append(r.pieces[i], b...)
-	r.size += len(b)
-	return nil
-}
-
 // dispatch ends a block. ok is false if it had no data.
 func (r *eventReader) dispatch(ctx context.Context) (e streamEvent, ok bool, err error) {
 	r.lastID = append(r.lastID[:0], r.id...)
@@ -191,22 +156,13 @@ func (r *eventReader) dispatch(ctx context.Context) (e streamEvent, ok bool, err
 	if len(r.name) > 0 && string(r.name) != e.name {
 		e.name = string(validUTF8(r.name))
 	}
-	if len(r.pieces) == 1 {
-		e.data = r.pieces[0]
-	} else {
-		e.data = bytes.Join(r.pieces, nil)
+	r.name = r.name[:0]
+	if e.data, e.charge = r.take(); !utf8.Valid(e.data) { // what is replaced may be shorter
+		r.mem.free(e.charge)
+		err = r.add(ctx, validUTF8(e.data))
+		e.data, e.charge = r.take()
 	}
-	if e.data = validUTF8(e.data); len(e.data) > r.max {
-		return e, false, errTooLarge
-	} else if n := len(e.data) - r.size; n > 0 {
-		if err := r.mem.grow(ctx, &r.charge, n, true); err != nil {
-			return e, false, err
-		}
-	}
-	e.charge = r.charge
-	clear(r.pieces)
-	r.name, r.pieces, r.size, r.charge = r.name[:0], r.pieces[:0], 0, charge{}
-	return e, ok, nil
+	return e, ok && err == nil, err
 }
 
 // validUTF8 returns b with every invalid part replaced by U+FFFD, as the WHATWG decoder does it: one for
@@ -232,7 +188,7 @@ func validUTF8(b []byte) []byte {
 // *exchangeError that is unknown, with the place to go on, or final where an event exceeds the bound.
 func (w *wire) events(ctx context.Context, body io.Reader, after string, recv receive, other func(streamEvent) error) error {
 	r := newEventReader(body, w.max, w.mem, after)
-	defer func() { w.mem.free(r.charge) }()
+	defer r.drop()
 	var held []message // not handed on before it is known whether more have arrived
 	for {
 		e, ok, err := r.buffered(ctx)

@@ -360,13 +360,13 @@ func TestEventReaderMemory(t *testing.T) {
 			break
 		}
 	}
-	if len(r.buf) != minBuffer {
-		t.Errorf("small events made the buffer %d bytes", len(r.buf))
+	if r.src.Size() != minBuffer {
+		t.Errorf("small events made the buffer %d bytes", r.src.Size())
 	}
 	r = newEventReader(strings.NewReader("data: "+strings.Repeat("x", most)+"\n\n"), most, newBudget(most, most), "")
 	e, err := r.next(t.Context())
-	if err != nil || len(r.buf) != maxBuffer || len(e.data) != most || cap(e.data) > most+most/8 {
-		t.Errorf("a large event: %v, buffer of %d, data of %d in %d", err, len(r.buf), len(e.data), cap(e.data))
+	if err != nil || r.src.Size() != maxBuffer || len(e.data) != most || cap(e.data) > most+most/8 {
+		t.Errorf("a large event: %v, buffer of %d, data of %d in %d", err, r.src.Size(), len(e.data), cap(e.data))
 	}
 	stream := strings.Repeat("event: message\nid: 12\ndata: 0123456789\n\n", 1100)
 	r = newEventReader(strings.NewReader(stream), most, newBudget(1<<30, most), "")

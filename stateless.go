@@ -325,14 +325,6 @@ func (m message) rewritten(raw []byte) message {
 	return n
 }
 
-// token is the id under which m is written.
-func (m message) token() string {
-	if m.as == "" {
-		return m.id
-	}
-	return strings.TrimSuffix(strings.TrimPrefix(m.as, `"id":`), ",") // see withID
-}
-
 // holds reports whether a JSON array has the string s in it.
 func holds(array []byte, s string) (found bool) {
 	each(array, func(_ []byte, from, to int) {

@@ -1,0 +1,236 @@
+package main
+
+// memory.go is what is held, in bytes: the budget, and the readers that charge it. Everything that is held is
+// bounded and charged before it is held. It reads from what it is given, and opens nothing.
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"sync"
+)
+
+// A charge is what one message, complete or being assembled, holds of a budget.
+type charge struct {
+	bytes   int
+	reserve bool
+}
+
+// A budget bounds, in bytes, what is held, in flight and being assembled.
+//
+// Urgent charges are the server's. They stop at three quarters of the limit, so that a flood of theirs leaves
+// the client room to speak; but one at a time may go over the limit, into a reserve of one message of
+// maximum size, so that something can always move. That is all that is ever held.
+type budget struct {
+	limit int
+
+	// The readers of stdin and of every response charge from goroutines of their own, for bytes that the
+	// loop does not know yet: asking the loop would cost two wake-ups a message, and stop where the loop
+	// itself is held up. Only counting is done under the lock.
+	mu       sync.Mutex
+	used     int
+	reserved bool      // a charge has the reserve
+	freed    sync.Cond // whenever there may be more room
+}
+
+func newBudget(limit, maxMessage int) *budget {
+	b := &budget{limit: max(limit, maxMessage)}
+	b.freed.L = &b.mu
+	return b
+}
+
+// grow adds n bytes to c, which stays within one message of maximum size, waiting until they fit. Its only
+// error is the context's.
+func (b *budget) grow(ctx context.Context, c *charge, n int, urgent bool) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	limit := b.limit
+	if urgent {
+		limit -= limit / 4
+	}
+	for waited := false; b.used+n > limit && !c.reserve; waited = true {
+		switch {
+		case urgent && !b.reserved:
+			b.reserved, c.reserve = true, true
+			continue
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !waited:
+			defer context.AfterFunc(ctx, func() { b.free(charge{}) })() // which wakes us
+		}
+		b.freed.Wait()
+	}
+	b.used += n
+	c.bytes += n
+	return nil
+}
+
+// free returns what c holds. It is called once per charge.
+func (b *budget) free(c charge) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= c.bytes
+	b.reserved = b.reserved && !c.reserve
+	b.freed.Broadcast()
+}
+
+var errTooLarge = errors.New("message larger than the limit")
+
+const (
+	readPiece = 16 << 10  // bytes of a body of unknown size that are read at once
+	linePiece = 128 << 10 // of a line
+	mostPiece = 1 << 20   // in one piece of a pile
+)
+
+// A pile is a message being put together of parts. It grows by pieces, which are joined when the message is whole:
+// for that moment it is there twice, and never more than that.
+type pile struct {
+	mem    *budget
+	max    int // bytes in one message
+	urgent bool
+	pieces [][]byte
+	size   int
+	charge charge
+}
+
+// add appends a copy of b. Its errors are errTooLarge and the context's; the pile stays as it was.
+func (p *pile) add(ctx context.Context, b []byte) error {
+	if len(b) > p.max-p.size {
+		return errTooLarge
+	}
+	if err := p.mem.grow(ctx, &p.charge, len(b), p.urgent); err != nil {
+		return err
+	}
+	i := len(p.pieces) - 1
+	if i < 0 || len(b) > cap(p.pieces[i])-len(p.pieces[i]) {
+		p.pieces = append(p.pieces, make([]byte, 0, max(len(b), min(p.size, mostPiece))))
+		i++
+	}
+	p.pieces[i] = append(p.pieces[i], b...)
+	p.size += len(b)
+	return nil
+}
+
+// take returns the message, and what it is charged. The pile is empty again.
+func (p *pile) take() (b []byte, c charge) {
+	if len(p.pieces) == 1 { // as most have
+		b = p.pieces[0]
+	} else {
+		b = bytes.Join(p.pieces, nil)
+	}
+	c = p.charge
+	clear(p.pieces)
+	p.pieces, p.size, p.charge = p.pieces[:0], 0, charge{}
+	return b, c
+}
+
+// drop empties the pile.
+func (p *pile) drop() {
+	p.mem.free(p.charge)
+	p.pieces, p.size, p.charge = nil, 0, charge{}
+}
+
+// A lineReader reads lines that end with LF, CRLF, or the stream. It belongs to one goroutine.
+type lineReader struct {
+	r    *bufio.Reader
+	pile // the line; max is without its LF
+}
+
+func newLineReader(r io.Reader, max int, mem *budget) *lineReader {
+	return &lineReader{bufio.NewReaderSize(r, linePiece), pile{mem: mem, max: max}}
+}
+
+// more says that another whole line has already been read.
+func (l *lineReader) more() bool {
+	b, _ := l.r.Peek(l.r.Buffered())
+	return bytes.IndexByte(b, '\n') >= 0
+}
+
+// next returns the next line that is not blank, without its end, and what it has been charged. For a line
+// of more than max bytes it returns errTooLarge and the first bytes, from which scan may tell the id, once
+// the rest has been read and dropped; then it can be called again. Other errors are the context's and the
+// reader's, io.EOF at the end.
+func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error) {
+	for {
+		part, end := l.r.ReadSlice('\n')
+		more := end == bufio.ErrBufferFull
+		if end != nil && !more && (end != io.EOF || l.size+len(part) == 0) {
+			l.drop()
+			return nil, c, end
+		}
+		part = bytes.TrimSuffix(part, []byte("\n"))
+		if err = l.add(ctx, part); err == errTooLarge {
+			line = bytes.Clone(append(l.pieces, part)[0])
+			for more {
+				_, end = l.r.ReadSlice('\n')
+				more = end == bufio.ErrBufferFull
+			}
+		}
+		if err != nil {
+			l.drop()
+			return line, c, err
+		}
+		if more {
+			continue
+		}
+		if line, c = l.take(); len(bytes.Trim(line, " \t\r")) > 0 {
+			return bytes.TrimSuffix(line, []byte("\r")), c, nil
+		}
+		l.mem.free(c)
+		line, c = nil, charge{}
+	}
+}
+
+// readAll reads one message body of at most max bytes, charged to mem as urgent while it comes. size is the
+// announced length, -1 if unknown: with it the body is there only once. More than max is errTooLarge; other
+// errors are the context's and the reader's.
+func readAll(ctx context.Context, r io.Reader, size int64, max int, mem *budget) (body []byte, c charge, err error) {
+	p := pile{mem: mem, max: max, urgent: true}
+	switch {
+	case size > int64(max):
+		err = errTooLarge
+	case size >= 0:
+		err = p.readWhole(ctx, r, int(size))
+	default:
+		err = p.readRest(ctx, r)
+	}
+	if err != nil {
+		p.drop()
+		return nil, c, err
+	}
+	body, c = p.take()
+	return body, c, nil
+}
+
+// readWhole fills an empty pile with size bytes, in one piece.
+func (p *pile) readWhole(ctx context.Context, r io.Reader, size int) error {
+	p.pieces, p.size = [][]byte{make([]byte, size)}, size
+	for part := range slices.Chunk(p.pieces[0], mostPiece) {
+		if err := p.mem.grow(ctx, &p.charge, len(part), p.urgent); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(r, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readRest adds all that r has.
+func (p *pile) readRest(ctx context.Context, r io.Reader) error {
+	for buf := make([]byte, readPiece); ; {
+		n, err := r.Read(buf)
+		if full := p.add(ctx, buf[:n]); full != nil {
+			return full
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
