@@ -282,10 +282,12 @@ func (b *bridge) fly(x *exchange, do func(context.Context, receive) error) {
 		defer cancel(nil)
 		var ms []message
 		size := 0
-		err := do(ctx, func(m message, more bool) error {
-			ms = append(ms, m)
-			size += len(m.raw)
-			if more && len(ms) < maxTogether && size < 64<<10 {
+		err := do(ctx, func(m message) error {
+			if m.raw != nil {
+				ms = append(ms, m)
+				size += len(m.raw)
+			}
+			if len(ms) == 0 || m.raw != nil && len(ms) < maxTogether && size < 64<<10 {
 				return nil
 			}
 			e := event{x: x, ms: ms}

@@ -189,36 +189,27 @@ func validUTF8(b []byte) []byte {
 func (w *wire) events(ctx context.Context, body io.Reader, after string, recv receive, other func(streamEvent) error) error {
 	r := newEventReader(body, w.max, w.mem, after)
 	defer r.drop()
-	var held []message // not handed on before it is known whether more have arrived
 	for {
 		e, ok, err := r.buffered(ctx)
-		var batch []message
-		if ok && e.name != "message" {
-			w.mem.free(e.charge)
-			if err = other(e); err != nil {
-				w.drop(held)
-				return err
-			}
-			continue
-		}
-		if ok {
-			if batch, err = w.split(e.data, e.charge); err != nil && len(e.data) > 0 { // empty: there for its id
-				w.log.Debug("skipping an event that is no message", "bytes", len(e.data))
-			}
-			if err = nil; len(batch) == 0 {
-				continue
-			}
-		}
-		if stop := w.hand(held, ok, recv); stop != nil {
-			w.drop(batch)
-			return stop
-		}
-		held = batch
 		if !ok && err == nil {
+			if stop := recv(message{}); stop != nil {
+				return stop
+			}
 			err = r.fill()
 		}
 		if err != nil {
 			return readError(ctx, err, string(r.lastID), r.retry)
+		}
+		if ok && e.name == "message" {
+			err = w.hand(e.data, e.charge, recv)
+		} else if ok {
+			w.mem.free(e.charge)
+			err = other(e)
+		}
+		if errors.As(err, new(*badMessage)) {
+			w.log.Debug("skipping an event that is no message", "bytes", len(e.data))
+		} else if err != nil {
+			return err
 		}
 	}
 }

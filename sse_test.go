@@ -420,8 +420,14 @@ func TestEventsHandOn(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := testWire()
 			var got []taken
-			err := w.events(t.Context(), &partsReader{test.parts, func() error { return io.EOF }}, "", func(m message, more bool) error {
-				got = append(got, taken{string(m.raw), more})
+			err := w.events(t.Context(), &partsReader{test.parts, func() error { return io.EOF }}, "", func(m message) error {
+				if m.raw == nil {
+					if len(got) > 0 {
+						got[len(got)-1].More = false
+					}
+					return nil
+				}
+				got = append(got, taken{string(m.raw), true})
 				w.mem.free(m.charge)
 				return nil
 			}, ignore)
@@ -447,7 +453,10 @@ func TestEventsFree(t *testing.T) {
 		for enough := 1; enough < 8; enough++ {
 			w := testWire()
 			n := 0
-			err := w.events(t.Context(), strings.NewReader(stream), "", func(m message, _ bool) error {
+			err := w.events(t.Context(), strings.NewReader(stream), "", func(m message) error {
+				if m.raw == nil {
+					return nil
+				}
 				w.mem.free(m.charge)
 				if n++; n == enough {
 					return stop
@@ -482,7 +491,10 @@ func TestEventsBackPressure(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := make(chan error)
 		go func() {
-			done <- w.events(ctx, r, "", func(m message, _ bool) error {
+			done <- w.events(ctx, r, "", func(m message) error {
+				if m.raw == nil {
+					return nil
+				}
 				defer w.mem.free(m.charge)
 				<-release
 				return nil
@@ -569,7 +581,13 @@ func say(w http.ResponseWriter, text string) {
 
 // heard is a receive that keeps what it gets.
 func heard(into *[]string) receive {
-	return func(m message, _ bool) error { *into = append(*into, string(m.raw)); return nil }
+	return func(m message) error {
+		if m.raw == nil {
+			return nil
+		}
+		*into = append(*into, string(m.raw))
+		return nil
+	}
 }
 
 func began() *progress { return &progress{start: time.Now()} }
@@ -613,7 +631,10 @@ func TestSSEAnswerBeforePostReturns(t *testing.T) {
 		s := newSSE(n.wire(t, "http://mcp.test/sse"))
 		opened, ended := make(chan struct{}), make(chan error)
 		go func() {
-			ended <- s.listen(t.Context(), "", began(), func() { close(opened) }, func(m message, _ bool) error {
+			ended <- s.listen(t.Context(), "", began(), func() { close(opened) }, func(m message) error {
+				if m.raw == nil {
+					return nil
+				}
 				if string(m.raw) != testAnswer {
 					t.Errorf("got %s", m.raw)
 				}
@@ -664,7 +685,7 @@ func TestSSEListenFails(t *testing.T) {
 				n := newMemNet()
 				memServe(t, n, "mcp.test:80", serveSSE(test.serve, nil))
 				start := time.Now()
-				err := newSSE(n.wire(t, "http://mcp.test/sse")).listen(t.Context(), "", began(), func() { t.Error("opened") }, nil)
+				err := newSSE(n.wire(t, "http://mcp.test/sse")).listen(t.Context(), "", began(), func() { t.Error("opened") }, heard(new([]string)))
 				var e *exchangeError
 				if !errors.As(err, &e) || e.fate != test.want || !strings.Contains(err.Error(), test.text) || time.Since(start) != test.after {
 					t.Errorf("%v (%+v) after %v", err, e, time.Since(start))
@@ -715,7 +736,7 @@ func TestSSEPostStatuses(t *testing.T) {
 				s := newSSE(n.wire(t, "http://mcp.test/sse"))
 				ctx, cancel := context.WithCancel(t.Context())
 				opened, ended := make(chan struct{}), make(chan error)
-				go func() { ended <- s.listen(ctx, "", began(), func() { close(opened) }, nil) }()
+				go func() { ended <- s.listen(ctx, "", began(), func() { close(opened) }, heard(new([]string))) }()
 				<-opened
 				err := s.post(t.Context(), testMessage(t, testCall, false), began(), nil)
 				var e *exchangeError

@@ -102,7 +102,7 @@ func (s *stateless) relist(ctx context.Context, call message, p *progress) error
 		page := newRequest(call.token(), "tools/list", params)
 		page.safe = true
 		var cursor []byte
-		err := s.send(ctx, page, p, func(m message, _ bool) error {
+		err := s.send(ctx, page, p, func(m message) error {
 			cursor = bytes.Clone(peek(m.raw, "result", "nextCursor"))
 			s.mem.free(m.charge)
 			return nil
@@ -121,9 +121,9 @@ func (s *stateless) send(ctx context.Context, m message, p *progress, recv recei
 		if m.kind != request {
 			return accepted(resp)
 		}
-		err := s.answer(ctx, resp, func(got message, more bool) error {
+		err := s.answer(ctx, resp, func(got message) error {
 			if got.kind != response {
-				return recv(got, more)
+				return recv(got)
 			}
 			if got.id != m.token() {
 				got = got.rewritten(set(got.raw, []byte(m.token()), "id"))
@@ -131,7 +131,7 @@ func (s *stateless) send(ctx context.Context, m message, p *progress, recv recei
 			if m.method == "tools/list" {
 				got = s.learn(got, peek(m.raw, "params", "cursor") == nil)
 			}
-			if err := recv(got, false); err != nil {
+			if err := recv(got); err != nil {
 				return err
 			}
 			return errEnough

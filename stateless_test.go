@@ -347,7 +347,10 @@ func statelessTalk(t *testing.T, line string, answers ...httpAnswer) (seen []str
 	if bad != nil {
 		t.Fatal(bad)
 	}
-	err = s.post(t.Context(), m, &progress{start: time.Now()}, func(m message, _ bool) error {
+	err = s.post(t.Context(), m, &progress{start: time.Now()}, func(m message) error {
+		if m.raw == nil {
+			return nil
+		}
 		got = append(got, written(t, m))
 		return nil
 	})
@@ -472,7 +475,13 @@ func TestStatelessList(t *testing.T) {
 		var got string
 		post := func(line string) {
 			t.Helper()
-			if err := s.post(t.Context(), parsed(t, line), &progress{start: time.Now()}, func(m message, _ bool) error { got = written(t, m); return nil }); err != nil {
+			if err := s.post(t.Context(), parsed(t, line), &progress{start: time.Now()}, func(m message) error {
+				if m.raw == nil {
+					return nil
+				}
+				got = written(t, m)
+				return nil
+			}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -503,7 +512,13 @@ func TestStatelessSubscription(t *testing.T) {
 		go func() {
 			ended <- s.post(ctx, parsed(t, `{"jsonrpc":"2.0","id":"s","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},"_meta":`+
 				`{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}`),
-				&progress{start: time.Now()}, func(m message, _ bool) error { got = append(got, m.method); return nil })
+				&progress{start: time.Now()}, func(m message) error {
+					if m.raw == nil {
+						return nil
+					}
+					got = append(got, m.method)
+					return nil
+				})
 		}()
 		synctest.Wait()
 		f.notify("notifications/tools/list_changed", nil)

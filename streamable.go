@@ -73,7 +73,7 @@ func (s *streamable) note(recv receive) receive {
 	if !s.greeting {
 		return recv
 	}
-	return func(m message, more bool) error {
+	return func(m message) error {
 		if s.greeting && m.kind == response {
 			s.greeting = false
 			v := string(bytes.Trim(peek(m.raw, "result", "protocolVersion"), `"`))
@@ -82,7 +82,7 @@ func (s *streamable) note(recv receive) receive {
 				s.settle()
 			}
 		}
-		return recv(m, more)
+		return recv(m)
 	}
 }
 
@@ -90,9 +90,9 @@ func (s *streamable) note(recv receive) receive {
 // response is cut if it can be resumed.
 func (w *wire) answer(ctx context.Context, resp *http.Response, recv receive) error {
 	answered := false
-	noting := func(m message, more bool) error {
+	noting := func(m message) error {
 		answered = answered || m.kind == response
-		return recv(m, more)
+		return recv(m)
 	}
 	var err error
 	var e *exchangeError
@@ -124,11 +124,10 @@ func (w *wire) answerJSON(ctx context.Context, body io.Reader, size int64, recv 
 	if err != nil {
 		return readError(ctx, err, "", 0)
 	}
-	batch, err := w.split(data, c)
-	if err != nil {
+	if err = w.hand(data, c, recv); errors.As(err, new(*badMessage)) {
 		return &exchangeError{fate: unknown, err: fmt.Errorf("reading the answer: %w", err)}
 	}
-	return w.hand(batch, true, recv) // with the news that the exchange is over
+	return err
 }
 
 // ignore is for events of names that mean nothing to Streamable HTTP: servers send heartbeats.

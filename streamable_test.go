@@ -127,7 +127,10 @@ func TestStreamableAnswers(t *testing.T) {
 				memServe(t, mn, "mcp.test:80", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { test.write(w) }))
 				w := mn.wire(t, "http://mcp.test/mcp?key=sesame")
 				var got []string
-				err := newStreamable(w).post(t.Context(), testMessage(t, test.request, false), began(), func(m message, _ bool) error {
+				err := newStreamable(w).post(t.Context(), testMessage(t, test.request, false), began(), func(m message) error {
+					if m.raw == nil {
+						return nil
+					}
 					got = append(got, string(m.raw))
 					w.mem.free(m.charge)
 					return nil
@@ -228,7 +231,7 @@ func TestStreamableCutAnywhere(t *testing.T) {
 		for at = range len(testAnswer) {
 			for _, size = range []int{0, len(testAnswer)} {
 				kind, broken = jsonType, size == 0
-				err := newStreamable(n.wire(t, "http://mcp.test/")).post(t.Context(), testMessage(t, testCall, false), began(), nil)
+				err := newStreamable(n.wire(t, "http://mcp.test/")).post(t.Context(), testMessage(t, testCall, false), began(), heard(new([]string)))
 				if o := outcome(err); o != "unknown" {
 					t.Errorf("JSON cut after %d: %s (%v)", at, o, err)
 				}
@@ -289,11 +292,17 @@ func TestStreamableSession(t *testing.T) {
 				s := newStreamable(n.wire(t, "http://mcp.test/"))
 				welcome, done := make(chan struct{}), make(chan error, 1)
 				go func() {
-					done <- s.post(t.Context(), testMessage(t, testHello, true), began(), func(message, bool) error { close(welcome); return nil })
+					done <- s.post(t.Context(), testMessage(t, testHello, true), began(), func(m message) error {
+						if m.raw == nil {
+							return nil
+						}
+						close(welcome)
+						return nil
+					})
 				}()
 				<-welcome
 				for range 2 {
-					if err := s.post(t.Context(), testMessage(t, testInitialized, true), began(), nil); err != nil {
+					if err := s.post(t.Context(), testMessage(t, testInitialized, true), began(), heard(new([]string))); err != nil {
 						t.Error(err)
 					}
 				}
@@ -301,13 +310,18 @@ func TestStreamableSession(t *testing.T) {
 				if err := <-done; err != nil {
 					t.Error(err)
 				}
-				if o := outcome(s.listen(t.Context(), "e7", began(), nil, nil)); o != "final 405 after e7" {
+				if o := outcome(s.listen(t.Context(), "e7", began(), nil, heard(new([]string)))); o != "final 405 after e7" {
 					t.Errorf("GET: %s", o)
 				}
 				if err := s.hangup(t.Context()); err != nil {
 					t.Error(err)
 				}
-				if err := s.post(t.Context(), testMessage(t, testHello, true), began(), func(message, bool) error { return nil }); err != nil {
+				if err := s.post(t.Context(), testMessage(t, testHello, true), began(), func(m message) error {
+					if m.raw == nil {
+						return nil
+					}
+					return nil
+				}); err != nil {
 					t.Error(err)
 				}
 				const both = "application/json, text/event-stream"
@@ -338,7 +352,7 @@ func TestStreamableBadSession(t *testing.T) {
 				w.Header()["Mcp-Session-Id"] = []string{id}
 				answer{200, jsonType, testWelcome("2025-11-25")}.write(w)
 			}))
-			err := newStreamable(n.wire(t, "http://mcp.test/")).post(t.Context(), testMessage(t, testHello, true), began(), nil)
+			err := newStreamable(n.wire(t, "http://mcp.test/")).post(t.Context(), testMessage(t, testHello, true), began(), heard(new([]string)))
 			if outcome(err) == "ok" || strings.Contains(err.Error(), id) {
 				t.Errorf("%q: %v", id, err)
 			}
@@ -364,14 +378,14 @@ func TestStreamableWelcomeOnResume(t *testing.T) {
 			}
 		}))
 		s := newStreamable(n.wire(t, "http://mcp.test/"))
-		if o := outcome(s.post(t.Context(), testMessage(t, testHello, true), began(), nil)); o != "cut after 1" {
+		if o := outcome(s.post(t.Context(), testMessage(t, testHello, true), began(), heard(new([]string)))); o != "cut after 1" {
 			t.Fatal(o)
 		}
 		var got []string
 		if o := outcome(s.listen(t.Context(), "1", began(), func() {}, heard(&got))); o != "cut after 2" || len(got) != 1 {
 			t.Fatal(o, got)
 		}
-		if err := s.post(t.Context(), testMessage(t, testInitialized, true), began(), nil); err != nil {
+		if err := s.post(t.Context(), testMessage(t, testInitialized, true), began(), heard(new([]string))); err != nil {
 			t.Error(err)
 		}
 	})
@@ -453,7 +467,7 @@ func TestStreamableSlowBody(t *testing.T) {
 				<-r.Context().Done()
 			}))
 			start := time.Now()
-			err := newStreamable(n.wire(t, "http://"+host+"/")).post(t.Context(), testMessage(t, testInitialized, false), began(), nil)
+			err := newStreamable(n.wire(t, "http://"+host+"/")).post(t.Context(), testMessage(t, testInitialized, false), began(), heard(new([]string)))
 			if (err == nil) != (status == 202) || time.Since(start) != restTime {
 				t.Errorf("%d: %v after %v", status, err, time.Since(start))
 			}
@@ -476,7 +490,7 @@ func TestStreamableCancel(t *testing.T) {
 			why := errors.New("why")
 			ctx, cancel := context.WithCancelCause(t.Context())
 			go func() { synctest.Wait(); cancel(why) }()
-			if err := newStreamable(n.wire(t, "http://mcp.test/"+path)).post(ctx, testMessage(t, testCall, false), began(), nil); err != why {
+			if err := newStreamable(n.wire(t, "http://mcp.test/"+path)).post(ctx, testMessage(t, testCall, false), began(), heard(new([]string))); err != why {
 				t.Errorf("%s: %v", path, err)
 			}
 		}
@@ -488,7 +502,12 @@ func TestStreamableCancel(t *testing.T) {
 		}))
 		why := errors.New("why")
 		for stop, want := range map[error]error{errEnough: nil, why: why} { // recv ends it
-			err := newStreamable(n.wire(t, "http://enough.test/")).post(t.Context(), testMessage(t, testCall, false), began(), func(message, bool) error { return stop })
+			err := newStreamable(n.wire(t, "http://enough.test/")).post(t.Context(), testMessage(t, testCall, false), began(), func(m message) error {
+				if m.raw == nil {
+					return nil
+				}
+				return stop
+			})
 			if err != want {
 				t.Errorf("recv ended it with %v: %v", stop, err)
 			}
@@ -581,7 +600,7 @@ func TestFateOfConnections(t *testing.T) {
 			s := newStreamable(w)
 			var err error
 			for range test.posts {
-				err = s.post(t.Context(), testMessage(t, testInitialized, test.safe), began(), nil)
+				err = s.post(t.Context(), testMessage(t, testInitialized, test.safe), began(), heard(new([]string)))
 			}
 			if o := outcome(err); o != test.want || conns.Load() != test.conns {
 				t.Errorf("%s (%v) on %d connections; want %s on %d", o, err, conns.Load(), test.want, test.conns)
@@ -602,7 +621,7 @@ func TestFateUnsent(t *testing.T) {
 	w.url.Host = l.Addr().String()
 	l.Close() // now the port refuses
 	for _, safe := range []bool{false, true} {
-		err := newStreamable(w).post(t.Context(), testMessage(t, testCall, safe), began(), nil)
+		err := newStreamable(w).post(t.Context(), testMessage(t, testCall, safe), began(), heard(new([]string)))
 		if outcome(err) != "unsent" || strings.Contains(err.Error(), "sesame") {
 			t.Errorf("a port that refuses: %s (%v)", outcome(err), err)
 		}
@@ -614,13 +633,13 @@ func TestFateUnsent(t *testing.T) {
 		for _, safe := range []bool{false, true} {
 			s := newStreamable(n.wire(t, "http://mcp.test/"))
 			m := testMessage(t, testInitialized, safe)
-			if err := s.post(t.Context(), m, began(), nil); err != nil {
+			if err := s.post(t.Context(), m, began(), heard(new([]string))); err != nil {
 				t.Fatal(err)
 			}
 			n.refuse(true)
 			n.fin()
 			synctest.Wait()
-			if o := outcome(s.post(t.Context(), m, began(), nil)); o != "unsent" {
+			if o := outcome(s.post(t.Context(), m, began(), heard(new([]string)))); o != "unsent" {
 				t.Errorf("safe %v: %s", safe, o)
 			}
 			n.refuse(false)
@@ -630,11 +649,11 @@ func TestFateUnsent(t *testing.T) {
 		for _, safe := range []bool{false, true} {
 			s := newStreamable(n.wire(t, "http://mcp.test/"))
 			m := testMessage(t, testInitialized, safe)
-			if err := s.post(t.Context(), m, began(), nil); err != nil {
+			if err := s.post(t.Context(), m, began(), heard(new([]string))); err != nil {
 				t.Fatal(err)
 			}
 			act = func() { n.refuse(true); n.reset() }
-			if o := outcome(s.post(t.Context(), m, began(), nil)); o != "unknown" {
+			if o := outcome(s.post(t.Context(), m, began(), heard(new([]string)))); o != "unknown" {
 				t.Errorf("broken in flight, safe %v: %s", safe, o)
 			}
 			n.refuse(false)
@@ -656,9 +675,9 @@ func TestPools(t *testing.T) {
 	w := testWire()
 	w.url, w.again, w.once = &url.URL{Scheme: "http", Host: "mcp.test"}, client("again"), client("once")
 	s := newStreamable(w)
-	s.post(t.Context(), testMessage(t, testHello, true), began(), nil)
-	s.post(t.Context(), testMessage(t, testCall, false), began(), nil)
-	s.listen(t.Context(), "", began(), nil, nil)
+	s.post(t.Context(), testMessage(t, testHello, true), began(), heard(new([]string)))
+	s.post(t.Context(), testMessage(t, testCall, false), began(), heard(new([]string)))
+	s.listen(t.Context(), "", began(), nil, heard(new([]string)))
 	s.hangup(t.Context())
 	if d := cmp.Diff([]string{"again POST true", "once POST false", "again GET true", "again DELETE true"}, used); d != "" {
 		t.Error(d)
@@ -695,7 +714,7 @@ func TestFateOfTries(t *testing.T) {
 			if safe {
 				want = test.safe
 			}
-			if o := outcome(newStreamable(w).post(t.Context(), testMessage(t, testCall, safe), began(), nil)); o != want {
+			if o := outcome(newStreamable(w).post(t.Context(), testMessage(t, testCall, safe), began(), heard(new([]string)))); o != want {
 				t.Errorf("%s, safe %v: %s, want %s", test.tries, safe, o, want)
 			}
 		}
@@ -714,7 +733,13 @@ func BenchmarkStreamablePost(b *testing.B) {
 			s, m := newStreamable(w), testMessage(b, testCall, false)
 			b.ReportAllocs()
 			for b.Loop() {
-				err := s.post(b.Context(), m, began(), func(m message, _ bool) error { w.mem.free(m.charge); return nil })
+				err := s.post(b.Context(), m, began(), func(m message) error {
+					if m.raw == nil {
+						return nil
+					}
+					w.mem.free(m.charge)
+					return nil
+				})
 				if err != nil {
 					b.Fatal(err)
 				}

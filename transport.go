@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -77,10 +78,10 @@ type signInError struct {
 func (e *signInError) Error() string { return e.err.Error() }
 func (e *signInError) Unwrap() error { return e.err }
 
-// receive takes what a server sent, in order. more says that a further whole message has already arrived,
-// or that the exchange is about to end, so that the receiver may wait for that before it acts. It blocks: that is the back-pressure. It ends the
-// exchange by returning an error; errEnough ends it without one.
-type receive func(m message, more bool) error
+// receive takes what a server sent, in order, and owns it from then on. A message without raw says that nothing
+// more has arrived yet, so that the receiver may act on messages together. It blocks: that is the back-pressure.
+// It ends the exchange by returning an error; errEnough ends it without one.
+type receive func(m message) error
 
 var errEnough = errors.New("nothing more is wanted of this exchange")
 
@@ -308,13 +309,8 @@ func retryAfter(v string, now time.Time) time.Duration {
 
 // parseWait reads ASCII digits as a number of units; whatever exceeds maxWait is maxWait.
 func parseWait(digits string, unit time.Duration) (d time.Duration, ok bool) {
-	for _, c := range []byte(digits) {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		d = min(10*d+time.Duration(c-'0')*unit, maxWait)
-	}
-	return d, digits != ""
+	n, err := strconv.ParseUint(digits, 10, 64) // the largest there is if that is too small
+	return time.Duration(min(n, uint64(maxWait/unit))) * unit, err == nil || errors.Is(err, strconv.ErrRange)
 }
 
 // mediaType is the essence of a Content-Type, lower case, "" if there is none or it is malformed.
@@ -331,32 +327,22 @@ func notExpected(resp *http.Response, kind string) error {
 	return &exchangeError{fate: final, status: resp.StatusCode, err: fmt.Errorf("the server answered with the media type %q", clean(kind))}
 }
 
-// split makes messages of the data of an event or of a JSON answer, and of c a charge of the last of them.
-func (w *wire) split(data []byte, c charge) ([]message, error) {
+// hand gives the messages in the data of an event or of a JSON answer to recv; c, which data is charged, goes with
+// the last of them. Its error is that of recv, or a *badMessage if there are none.
+func (w *wire) hand(data []byte, c charge, recv receive) error {
 	batch, err := scanBody(data)
 	if len(batch) == 0 {
 		w.mem.free(c)
-		return nil, err
+		return err
 	}
 	batch[len(batch)-1].charge = c
-	return batch, nil
-}
-
-// hand gives a batch to recv, which owns a message from then on; more says that others follow. When recv
-// wants no more the others are dropped.
-func (w *wire) hand(batch []message, more bool, recv receive) error {
 	for i, m := range batch {
-		left := batch[i+1:]
-		if err := recv(m, more || len(left) > 0); err != nil {
-			w.drop(left)
+		if err := recv(m); err != nil {
+			if i < len(batch)-1 {
+				w.mem.free(c)
+			}
 			return err
 		}
 	}
 	return nil
-}
-
-func (w *wire) drop(batch []message) {
-	for _, m := range batch {
-		w.mem.free(m.charge)
-	}
 }
