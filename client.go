@@ -6,10 +6,10 @@ package main
 // cannot point us into the person's own network.
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -135,14 +135,8 @@ func newTLS(o clientOptions) (*tls.Config, error) {
 	if o.cert == nil {
 		return conf, nil
 	}
-	for rest := o.key; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
-			return nil, &usageError{"the key of --client-key is encrypted", "decrypt it into a file that only you can read: openssl pkey -in KEY -out PLAIN"}
-		}
+	if bytes.Contains(o.key, []byte("ENCRYPTED")) { // PKCS#8 says so in its first line, older forms in Proc-Type
+		return nil, &usageError{"the key of --client-key is encrypted", "decrypt it into a file that only you can read: openssl pkey -in KEY -out PLAIN"}
 	}
 	pair, err := tls.X509KeyPair(o.cert, o.key)
 	if err != nil {
@@ -197,9 +191,12 @@ func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Contex
 	}
 }
 
-// proxyFor is the proxy for req, with our credentials. The environment's own text, which may hold a password,
-// does not get into the error.
+// proxyFor is the proxy for req, with our credentials; an error if the origin may not be contacted at all. The
+// environment's own text, which may hold a password, does not get into the error.
 func (o clientOptions) proxyFor(req *http.Request) (*url.URL, error) {
+	if to := req.URL; len(o.allowOrigins) > 0 && !slices.Contains(o.allowOrigins, origin(to)) {
+		return nil, deny("refusing to contact %s: --allow-origin does not name it", origin(to))
+	}
 	if o.proxy == nil {
 		return nil, nil
 	}
@@ -239,14 +236,6 @@ func deny(format string, args ...any) error {
 	return &exchangeError{fate: final, err: fmt.Errorf(format, args...)}
 }
 
-// allowed says whether an origin may be contacted at all.
-func (o clientOptions) allowed(to *url.URL) error {
-	if len(o.allowOrigins) > 0 && !slices.Contains(o.allowOrigins, origin(to)) {
-		return deny("refusing to contact %s: --allow-origin does not name it", origin(to))
-	}
-	return nil
-}
-
 // send performs a checked request. With seen, one that reaches the MCP server notes where that is, once: the
 // connection has proven itself by then, where a mere dial proves only what some name server says.
 func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL, seen *atomic.Pointer[netip.Addr]) (*http.Response, error) {
@@ -261,15 +250,12 @@ func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL
 	resp, err := o.patiently(t, req)
 	if err == nil && proxy != nil && resp.StatusCode == http.StatusProxyAuthRequired {
 		resp.Body.Close()
-		err = proxyRefused(proxy, resp)
+		resp, err = nil, proxyRefused(proxy, resp)
 	}
 	if err != nil && proxy != nil {
 		err = fmt.Errorf("through the proxy %s: %w", origin(proxy), err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return resp, nil
+	return resp, err
 }
 
 func (o clientOptions) patiently(t *http.Transport, req *http.Request) (*http.Response, error) {
@@ -328,9 +314,6 @@ func (p *pinned) RoundTrip(req *http.Request) (*http.Response, error) {
 	to, home := req.URL, p.o.server
 	if (to.Scheme != home.Scheme || to.Host != home.Host) && origin(to) != origin(home) {
 		return fail(req, deny("refusing to send to %s what is meant for %s", origin(to), origin(home)))
-	}
-	if err := p.o.allowed(to); err != nil {
-		return fail(req, err)
 	}
 	proxy, err := p.o.proxyFor(req)
 	if err != nil {
@@ -415,9 +398,6 @@ type trustKey struct{}
 
 func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 	to, own := origin(req.URL), origin(req.URL) == origin(c.o.server)
-	if err := c.o.allowed(req.URL); err != nil {
-		return fail(req, err)
-	}
 	proxy, err := c.o.proxyFor(req)
 	if err != nil {
 		return fail(req, err)
@@ -428,8 +408,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 	} else if a, err := netip.ParseAddr(c.o.server.Hostname()); err == nil {
 		t.server = a.Unmap()
 	}
-	local := isLocalName(req.URL.Hostname())
-	if !own && req.URL.Scheme != "https" && !local {
+	if !own && req.URL.Scheme != "https" && !isLocalName(req.URL.Hostname()) {
 		return fail(req, deny("refusing to contact %s for sign-in: not https", to))
 	}
 	if proxy != nil && !own {

@@ -62,11 +62,8 @@ type draft struct {
 	policy []setting       // what the policy file says
 	given  map[string]bool // the flags that have been set
 
-	headers                        headerOptions
-	allowHTTP, noProxy, ipv4, ipv6 bool
-	file, entry                    string
-	tlsMin, logFormat, tokenStore  string
-	proxyURL                       *url.URL
+	headers                    headerOptions
+	file, entry, where, format string // of --config, --server, --token-store, --log-format
 }
 
 // A flag is one row of the manual. A row without a name is a heading.
@@ -89,7 +86,7 @@ func (d *draft) flags() []flag {
 		{"header-command", "PATH", "a program that prints headers; run again when the server answers 401", want("the absolute path of a program, without arguments", func(v string) bool { d.headers.command = v; return filepath.IsAbs(v) })},
 		{"transport", "KIND", "http-first (default), sse-first, http-only, sse-only", oneOf(&b.transport, "http-first", "sse-first", "http-only", "sse-only")},
 		{"protocol", "ERA", "auto (default), legacy (2025-11-25 and older), modern (2026-07-28)", oneOf(&b.protocol, "auto", "legacy", "modern")},
-		{"allow-http", "", "allow an http: URL that is not on this machine", on(&d.allowHTTP)},
+		{"allow-http", "", "allow an http: URL that is not on this machine", none},
 		{"allow-origin", "ORIGIN...", "contact no MCP or authorization server but these", want("an origin such as https://mcp.example.com", d.addOrigin)},
 		{"disable-cookies", "", "keep no cookies", off(&n.cookies)},
 		{"config", "FILE", "read url, headers, env and autoReconnect from an mcpServers file", text(&d.file)},
@@ -114,16 +111,16 @@ func (d *draft) flags() []flag {
 
 		{"", "", "Network", nil},
 		{"proxy", "URL", "use this http, https or socks5 proxy for everything, whatever the environment says", want("a URL such as http://proxy.example.com:3128, of http, https or socks5", d.setProxy)},
-		{"no-proxy", "", "use no proxy, whatever the environment says", on(&d.noProxy)},
+		{"no-proxy", "", "use no proxy, whatever the environment says", none},
 		{"enable-proxy", "", "accepted; the proxies of the environment are used anyway", none},
 		{"proxy-auth-file", "FILE", "one line user:password for the proxy", d.setProxyAuth},
 		{"ca-file", "FILE...", "PEM certificates to trust besides the system's", d.addRoots},
 		{"ca-only", "", "trust --ca-file alone", on(&n.caOnly)},
 		{"client-cert", "FILE", "PEM certificate to show to the MCP server", content(&n.cert)},
 		{"client-key", "FILE", "PEM key of --client-cert, not encrypted", content(&n.key)},
-		{"tls-min", "VERSION", "1.2 (default) or 1.3", oneOf(&d.tlsMin, "1.2", "1.3")},
-		{"ipv4", "", "use IPv4 only", on(&d.ipv4)},
-		{"ipv6", "", "use IPv6 only", on(&d.ipv6)},
+		{"tls-min", "VERSION", "1.2 (default) or 1.3", want("1.2, 1.3", func(v string) bool { n.tls13 = v == "1.3"; return n.tls13 || v == "1.2" })},
+		{"ipv4", "", "use IPv4 only", func(string) error { n.family = "tcp4"; return nil }},
+		{"ipv6", "", "use IPv6 only", func(string) error { n.family = "tcp6"; return nil }},
 		{"connect-timeout", "SECONDS", "for TCP, and again for TLS (10)", seconds(&n.connectTimeout, "")},
 		{"headers-timeout", "SECONDS", "for the headers of an answer (0: no limit)", seconds(&n.headersTimeout, ", 0 for no limit")},
 		{"body-timeout", "SECONDS", "between two pieces of an answer (0: no limit)", seconds(&n.bodyTimeout, ", 0 for no limit")},
@@ -150,13 +147,13 @@ func (d *draft) flags() []flag {
 		{"use-id-token", "", "present the id_token as the credential", on(&a.useIDToken)},
 		{"auth-server", "ISSUER...", "the only authorization servers to trust; may have a private address", want("an https URL without credentials and fragment", d.addAuthServer)},
 		{"oauth-header", "'NAME: VALUE'...", "send this header to --auth-server", d.addOAuthHeader},
-		{"token-store", "PLACE", "disk (default, shared with mcp-remote) or memory", oneOf(&d.tokenStore, "disk", "memory")},
+		{"token-store", "PLACE", "disk (default, shared with mcp-remote) or memory", oneOf(&d.where, "disk", "memory")},
 
 		{"", "", "Records", nil},
 		{"silent", "", "only what a person must act on", func(string) error { d.log.silent, b.silent = true, true; return nil }},
 		{"debug", "", "tell everything but secrets", on(&d.log.debug)},
 		{"log-file", "FILE", "log here too; moved to FILE.1 beyond 10 MiB", text(&d.log.file)},
-		{"log-format", "FORMAT", "text (default) or json", oneOf(&d.logFormat, "text", "json")},
+		{"log-format", "FORMAT", "text (default) or json", oneOf(&d.format, "text", "json")},
 		{"audit-file", "FILE", "one JSON line for each message that matters, without arguments and results", text(&d.audit)},
 		{"audit-required", "", "call no tool when the audit file cannot be written", on(&b.auditRequired)},
 		{"json", "", "check and status answer in JSON", on(&d.json)},
@@ -491,7 +488,7 @@ func (d *draft) setURL(s string) error {
 		return &usageError{"the URL has a fragment (#…), which is never sent", "leave out what follows the #"}
 	case u.User != nil:
 		return &usageError{"the URL holds a user name or password", "send them as a header: --header 'Authorization: Basic ${CREDENTIALS}'"}
-	case u.Scheme == "http" && !d.allowHTTP && !isLocalName(u.Hostname()):
+	case u.Scheme == "http" && !d.given["allow-http"] && !isLocalName(u.Hostname()):
 		return &usageError{"the URL begins with http:, so that everybody on the way can read and change what is sent", "use https, or add --allow-http for a network that you trust"}
 	}
 	d.url = u
@@ -521,8 +518,8 @@ func (d *draft) finish() error {
 	if d.bridge.maxDelay < d.bridge.initialDelay {
 		return &usageError{fmt.Sprintf("the longest wait, %v, is below the first, %v", d.bridge.maxDelay, d.bridge.initialDelay), "raise --max-retry-delay or lower --initial-retry-delay"}
 	}
-	d.log.json = d.logFormat == "json"
-	if d.tokenStore != "memory" {
+	d.log.json = d.format == "json"
+	if d.where != "memory" {
 		dir, _ := d.getenv("MCP_REMOTE_CONFIG_DIR")
 		var err error
 		if d.storeDir, err = defaultStoreDir(dir); err != nil {
@@ -553,16 +550,8 @@ func (d *draft) finishServer() error {
 	if err != nil {
 		return err
 	}
-	n.server, n.headers, n.tls13, n.family = d.url, source, d.tlsMin == "1.3", ""
-	if d.ipv4 {
-		n.family = "tcp4"
-	} else if d.ipv6 {
-		n.family = "tcp6"
-	}
-	switch {
-	case d.proxyURL != nil:
-		n.proxy = http.ProxyURL(d.proxyURL)
-	case !d.noProxy:
+	n.server, n.headers = d.url, source
+	if !d.given["proxy"] && !d.given["no-proxy"] {
 		n.proxy = d.proxy
 	}
 	d.environmentRoots()
@@ -581,7 +570,7 @@ func (d *draft) finishServer() error {
 	if d.auth.clientCredentials && info["client_secret"] == nil && d.auth.privateKeyPEM == nil {
 		return &usageError{"--client-credentials has nothing to prove who asks", "give client_id and client_secret with --static-oauth-client-info, or --client-private-key"}
 	}
-	if u, err := url.Parse(d.auth.successURL); err == nil && u.Scheme == "http" && !isLocalName(u.Hostname()) && !d.allowHTTP {
+	if u, err := url.Parse(d.auth.successURL); err == nil && u.Scheme == "http" && !isLocalName(u.Hostname()) && !d.given["allow-http"] {
 		return &usageError{"--auth-success-url begins with http:", "use https, or add --allow-http for a network that you trust"}
 	}
 	return nil
@@ -791,7 +780,7 @@ func (d *draft) addOAuthHeader(v string) error {
 
 func (d *draft) setProxy(v string) bool {
 	u, err := url.Parse(v)
-	d.proxyURL = u
+	d.client.proxy = http.ProxyURL(u)
 	return err == nil && slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) && u.Hostname() != ""
 }
 
