@@ -52,7 +52,7 @@ var layers = []layer{
 	{"reconnect.go host.go opening.go watch.go", "", ""},
 	{"store.go", "crypto/fips140 crypto/md5 crypto/rand crypto/sha256 io/fs os path/filepath runtime syscall", "disk"},
 	{"callback.go", "crypto/rand crypto/subtle html net net/http os os/exec runtime", "listen exec"},
-	{"oauth.go", "crypto crypto/ecdsa crypto/ed25519 crypto/elliptic crypto/rand crypto/rsa crypto/sha256 crypto/subtle crypto/x509 encoding/pem hash math/big mime net net/http net/netip", ""},
+	{"discovery.go oauth.go consent.go", "crypto crypto/ecdsa crypto/ed25519 crypto/elliptic crypto/rand crypto/rsa crypto/sha256 crypto/subtle crypto/x509 encoding/pem hash math/big mime net net/http net/netip", ""},
 	{"headers.go", "net/http os os/exec runtime", "exec read"},
 	{"client.go", "crypto/tls crypto/x509 encoding/pem net net/http net/http/cookiejar net/http/httptrace net/netip syscall", "dial"},
 	{"config.go", "crypto/tls crypto/x509 encoding/pem flag io/fs net net/http net/netip os path/filepath runtime syscall", "env read"},
@@ -84,10 +84,10 @@ var powers = map[string]string{
 
 // exceptions are single uses that the table of powers would forbid, each with its reason.
 var exceptions = map[string]string{
-	"transport.go http.Client":   "a field's type: the clients are made in client.go",
-	"callback.go http.Transport": "asks on loopback who holds the callback port, past any proxy",
-	"oauth.go http.Client":       "a field's type: the clients are made in client.go",
-	"check.go http.Client":       "a field's type: the clients are made in client.go",
+	"transport.go http.Client":                     "a field's type: the clients are made in client.go",
+	"callback.go http.Transport":                   "asks on loopback who holds the callback port, past any proxy",
+	"discovery.go oauth.go consent.go http.Client": "a field's type: the clients are made in client.go",
+	"check.go http.Client":                         "a field's type: the clients are made in client.go",
 }
 
 // forbidden packages are not imported by any file.

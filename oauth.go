@@ -1,6 +1,6 @@
 package main
 
-// oauth.go signs in: discovery, registration, grants and refresh, as every revision of MCP asks for it (OAuth
+// oauth.go holds the sign-in: registration, grants and refresh, as every revision of MCP asks for them (OAuth
 // 2.1, RFC 9728, 8414, 7591, 8707, 9207, 8628). It uses the http.Client that client.go made for
 // it: one that carries no credential, cookie or header of the MCP server. Nothing secret enters an error or
 // a log, and of what an authorization server wrote only its error code does. Only a verdict on the grant itself
@@ -24,11 +24,9 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -80,36 +78,8 @@ type authOptions struct {
 	authServers []string // --auth-server; once given, any other issuer is refused
 }
 
-// The documents of authorization, as far as we look at them, with the names that mcp-remote stores them under.
+// Who we are to an authorization server, and what it gave us, with the names that mcp-remote stores them under.
 type (
-	resourceMetadata struct { // RFC 9728
-		Resource string   `json:"resource"`
-		Servers  []string `json:"authorization_servers"`
-		Scopes   []string `json:"scopes_supported,omitempty"`
-	}
-	serverMetadata struct { // RFC 8414
-		Issuer        string   `json:"issuer"`
-		Authorization string   `json:"authorization_endpoint"`
-		Token         string   `json:"token_endpoint"`
-		Registration  string   `json:"registration_endpoint,omitempty"`
-		Revocation    string   `json:"revocation_endpoint,omitempty"`
-		Device        string   `json:"device_authorization_endpoint,omitempty"`
-		ResponseTypes []string `json:"response_types_supported"`
-		Scopes        []string `json:"scopes_supported,omitempty"`
-		Challenges    []string `json:"code_challenge_methods_supported,omitempty"`
-		AuthMethods   []string `json:"token_endpoint_auth_methods_supported,omitempty"`
-		AuthAlgs      []string `json:"token_endpoint_auth_signing_alg_values_supported,omitempty"`
-		ISS           bool     `json:"authorization_response_iss_parameter_supported,omitempty"`
-		CIMD          bool     `json:"client_id_metadata_document_supported,omitempty"`
-	}
-	discovery struct {
-		Issuer   string           `json:"authorizationServerUrl"`
-		Location string           `json:"resourceMetadataUrl,omitempty"`
-		Resource resourceMetadata `json:"resourceMetadata,omitzero"`
-		Server   serverMetadata   `json:"authorizationServerMetadata"`
-		Redirect string           `json:"redirectUri,omitempty"` // ours alone, like the next
-		Scope    string           `json:"scope,omitempty"`
-	}
 	registration struct { // RFC 7591
 		ID        string   `json:"client_id"`
 		Secret    string   `json:"client_secret,omitempty"`
@@ -134,36 +104,6 @@ type (
 		renewed time.Time // when we got it by a refresh; zero if we did not
 	}
 )
-
-// loose is a number that some servers write as a string.
-type loose float64
-
-func (s *loose) UnmarshalJSON(b []byte) error {
-	f, err := strconv.ParseFloat(strings.Trim(string(b), `"`), 64)
-	if err == nil && f > 0 && f < 1e15 {
-		*s = loose(f)
-	}
-	return nil // what makes no sense counts as not said
-}
-
-// A denial is an OAuth error (RFC 6749, 5.2): the authorization server has decided.
-type denial struct{ what, code string }
-
-func (v *denial) Error() string { return v.what + ": the authorization server answered " + v.code }
-
-// outage says whether an error may be gone later; decided is the code of one by which the authorization server has
-// said no, "" for all others.
-func outage(err error) bool {
-	e, ok := errors.AsType[*signInError](err)
-	return ok && e.outage
-}
-
-func decided(err error) string {
-	if e, ok := errors.AsType[*denial](err); ok && !outage(err) {
-		return e.code
-	}
-	return ""
-}
 
 // A brake stops a storm: at most limit times within span.
 type brake struct {
@@ -520,202 +460,11 @@ func (a *authorizer) revoke(ctx context.Context, t *tokens) error {
 	}
 	for hint, token := range map[string]string{"refresh_token": t.Refresh, "access_token": t.Access} {
 		if token != "" {
-			_, e := a.post(ctx, "revoking a token", d, c, d.Server.Revocation, url.Values{"token": {token}, "token_type_hint": {hint}}, nil)
+			e := a.post(ctx, "revoking a token", d, c, d.Server.Revocation, url.Values{"token": {token}, "token_type_hint": {hint}}, nil)
 			err = errors.Join(err, e)
 		}
 	}
 	return err
-}
-
-// ask performs one exchange with an authorization server, or for metadata with the MCP server. An error is a
-// *signInError: an outage unless it was our own policy or a certificate that stood in the way.
-func (a *authorizer) ask(ctx context.Context, what, method string, u *url.URL, h http.Header, body string) (*http.Response, []byte, error) {
-	limited, cancel := context.WithTimeout(ctx, documentLimit)
-	defer cancel()
-	req, err := http.NewRequestWithContext(limited, method, u.String(), strings.NewReader(body))
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: the address is malformed", what)
-	}
-	req.Header = h
-	resp, err := a.http.Do(req)
-	var data []byte
-	if err == nil {
-		defer resp.Body.Close()
-		data, err = io.ReadAll(resp.Body)
-	}
-	if ctx.Err() != nil {
-		return nil, nil, context.Cause(ctx)
-	}
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return nil, nil, fmt.Errorf("%s at %s: the answer is larger than %d bytes", what, origin(u), tooLarge.Limit)
-	}
-	if err != nil {
-		var e *exchangeError
-		errors.As(connectionError(err, true), &e)
-		return nil, nil, &signInError{err: fmt.Errorf("%s at %s: %w", what, origin(u), e), outage: e.fate != final}
-	}
-	a.log.Debug("sign-in", "step", what, "at", origin(u), "status", resp.StatusCode)
-	if s := resp.StatusCode; s >= 500 || s == http.StatusTooManyRequests || s == http.StatusRequestTimeout {
-		return nil, nil, &signInError{err: fmt.Errorf("%s: %s answered %d %s", what, origin(u), s, http.StatusText(s)), outage: true,
-			wait: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
-	}
-	return resp, data, nil
-}
-
-// endpoint is an address that a document named. It must be https; http is for a server on this machine.
-func (a *authorizer) endpoint(what, raw string) (*url.URL, error) {
-	u, err := url.Parse(raw)
-	switch {
-	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
-		return nil, fmt.Errorf("the %s is not an absolute address without user or fragment", what)
-	case u.Scheme != "https" && (u.Scheme != "http" || !isLocalName(u.Hostname()) || !isLocalName(a.o.server.Hostname())):
-		return nil, fmt.Errorf("the %s is at %s, which is not https", what, clean(origin(u)))
-	}
-	return u, nil
-}
-
-// document reads the first of several addresses that holds a JSON object into v, and says which it was; "" if none.
-func (a *authorizer) document(ctx context.Context, what string, addresses []string, v any) (string, error) {
-	for _, raw := range addresses {
-		u, err := a.endpoint("address of the "+what, raw)
-		if err != nil {
-			return "", err
-		}
-		resp, body, err := a.ask(ctx, "reading the "+what, http.MethodGet, u, http.Header{"Accept": {"application/json"}}, "")
-		var object map[string]json.RawMessage
-		switch {
-		case err != nil:
-			return "", err
-		case resp.StatusCode != http.StatusOK || json.Unmarshal(body, &object) != nil: // nothing, or a web page for everything
-			continue
-		case json.Unmarshal(body, v) != nil:
-			return "", fmt.Errorf("the %s at %s has a field of the wrong type", what, origin(u))
-		}
-		return raw, nil
-	}
-	return "", nil
-}
-
-// wellKnown puts name between host and path (RFC 8414, 3.1; RFC 9728, 3.1).
-func wellKnown(u *url.URL, name, path string) string {
-	return u.Scheme + "://" + u.Host + "/.well-known/" + name + path
-}
-
-// discover finds out who may issue credentials for the MCP server (MCP authorization, Discovery).
-func (a *authorizer) discover(ctx context.Context, c challenge) (*discovery, error) {
-	if a.o.tokenEndpoint != "" {
-		return &discovery{Server: serverMetadata{Issuer: a.o.tokenEndpoint, Token: a.o.tokenEndpoint}}, nil
-	}
-	server := a.o.server
-	path := server.EscapedPath()
-	if path == "/" {
-		path = ""
-	}
-	const name = "oauth-protected-resource"
-	addresses := []string{wellKnown(server, name, path)}
-	if server.RawQuery != "" {
-		addresses[0] += "?" + server.RawQuery
-	}
-	if path != "" || server.RawQuery != "" {
-		addresses = append(addresses, wellKnown(server, name, ""))
-	}
-	if given := c["resource_metadata"]; given != "" {
-		addresses = []string{given}
-	}
-	d := new(discovery)
-	var err error
-	d.Location, err = a.document(ctx, "resource metadata", addresses, &d.Resource)
-	switch {
-	case err != nil:
-		return nil, err
-	case d.Location == "" && c["resource_metadata"] != "":
-		return nil, errors.New("there is no resource metadata where the server says it is")
-	case d.Location == "": // MCP 2025-03-26: the server's own origin is the authorization server
-		d.Resource = resourceMetadata{Servers: []string{origin(server)}}
-	case !covers(d.Resource.Resource, server):
-		return nil, errors.New("the resource metadata is about another resource than this server")
-	case len(d.Resource.Servers) == 0:
-		return nil, errors.New("the resource metadata names no authorization server")
-	}
-	d.Issuer = d.Resource.Servers[0]
-	if i := slices.IndexFunc(d.Resource.Servers, a.named); i > 0 {
-		d.Issuer = d.Resource.Servers[i]
-	}
-	d.Server, err = a.describe(ctx, d.Issuer, d.Location == "")
-	return d, err
-}
-
-// covers says whether a resource identifier stands for the server: its address, or a parent of it.
-func covers(resource string, server *url.URL) bool {
-	u, err := url.Parse(resource)
-	if err != nil || u.Host == "" || u.Fragment != "" || origin(u) != origin(server) {
-		return false
-	}
-	parent := strings.TrimSuffix(u.EscapedPath(), "/")
-	return strings.HasPrefix(strings.TrimSuffix(server.EscapedPath(), "/")+"/", parent+"/")
-}
-
-// named says whether a person trusts this issuer. Without --auth-server the MCP server is believed.
-func (a *authorizer) named(issuer string) bool {
-	same := func(s string) bool { return strings.TrimSuffix(s, "/") == strings.TrimSuffix(issuer, "/") }
-	return len(a.o.authServers) == 0 || slices.ContainsFunc(a.o.authServers, same)
-}
-
-// describe reads what an authorization server says of itself. With no document at all, legacy means that of
-// MCP 2025-03-26.
-func (a *authorizer) describe(ctx context.Context, issuer string, legacy bool) (m serverMetadata, err error) {
-	u, err := a.endpoint("authorization server", issuer)
-	if err != nil {
-		return m, err
-	}
-	if !a.named(issuer) {
-		return m, fmt.Errorf("the server names the authorization server %s; if that is right, say so with --auth-server", clean(origin(u)))
-	}
-	path := strings.TrimSuffix(u.EscapedPath(), "/")
-	addresses := []string{wellKnown(u, "oauth-authorization-server", path), wellKnown(u, "openid-configuration", path)}
-	if path != "" {
-		addresses = append(addresses, u.Scheme+"://"+u.Host+path+"/.well-known/openid-configuration")
-	}
-	at, err := a.document(ctx, "authorization server metadata", addresses, &m)
-	chosen := len(a.o.authServers) > 0 && strings.TrimSuffix(m.Issuer, "/") == strings.TrimSuffix(issuer, "/")
-	switch {
-	case err != nil:
-	case at == "" && legacy:
-		base := origin(u)
-		m = serverMetadata{Issuer: base, Authorization: base + "/authorize", Token: base + "/token", Registration: base + "/register", Challenges: []string{"S256"}}
-	case at == "":
-		err = fmt.Errorf("%s publishes no authorization server metadata", origin(u))
-	case m.Issuer != issuer && !chosen: // RFC 8414, 3.3: identical; a slash too many only if a person vouches for it
-		err = fmt.Errorf("the metadata of the authorization server %s is that of another issuer; if only a final slash differs, --auth-server accepts it", origin(u))
-	}
-	if m.ResponseTypes == nil {
-		m.ResponseTypes = []string{"code"}
-	}
-	return m, err
-}
-
-// known is the discovery for an issuer that a stored credential came from.
-func (a *authorizer) known(ctx context.Context, t *tokens) (*discovery, error) {
-	if a.found != nil && a.found.Server.Issuer == t.Issuer {
-		return a.found, nil
-	}
-	if t.Issuer == "" || t.Resource == "" || a.o.tokenEndpoint != "" { // not stored by us
-		return a.discover(ctx, nil)
-	}
-	m, err := a.describe(ctx, t.Issuer, origin(a.o.server) == t.Issuer)
-	return &discovery{Issuer: t.Issuer, Server: m, Resource: resourceMetadata{Resource: t.Resource}}, err
-}
-
-// resource is the RFC 8707 parameter: the same in every request; "" is to send none.
-func (a *authorizer) resource(d *discovery) string {
-	switch {
-	case a.o.noResource:
-		return ""
-	case a.o.resource != "":
-		return a.o.resource
-	}
-	return d.Resource.Resource
 }
 
 // client is who we are to an authorization server: given, described by a document, or registered there. A
@@ -775,7 +524,7 @@ func (a *authorizer) register(ctx context.Context, d *discovery, redirect string
 	if err != nil {
 		return nil, err
 	}
-	if err := refusal("registering", resp, answer); err != nil {
+	if err := refusal("registering", resp.StatusCode, answer); err != nil {
 		return nil, err
 	}
 	c := new(registration)
@@ -789,31 +538,11 @@ func (a *authorizer) register(ctx context.Context, d *discovery, redirect string
 	return c, a.store.writeJSON(a.file("client_info.json"), doc)
 }
 
-// refusal is the error that an answer means, if it is one; some servers send errors with a success status.
-func refusal(what string, resp *http.Response, body []byte) error {
-	var answer struct {
-		Error string `json:"error"`
-	}
-	json.Unmarshal(body, &answer)
-	known := len(answer.Error) < 64 && !strings.ContainsFunc(answer.Error, func(r rune) bool { return r != '_' && r != '-' && (r < 'a' || r > 'z') })
-	switch e := answer.Error; {
-	case e == "temporarily_unavailable" || e == "server_error":
-		return &signInError{err: &denial{what, e}, outage: true}
-	case e != "" && known:
-		return &denial{what, e}
-	case e != "":
-		return &denial{what, "an error without a proper code"}
-	case resp.StatusCode/100 != 2: // a gateway or captive portal: nothing has been decided
-		return &signInError{err: fmt.Errorf("%s: the answer was %d %s", what, resp.StatusCode, http.StatusText(resp.StatusCode)), outage: true}
-	}
-	return nil
-}
-
 // post sends a form to an authorization server, authenticated as c in exactly one way, and reads the answer into v.
-func (a *authorizer) post(ctx context.Context, what string, d *discovery, c *registration, endpoint string, form url.Values, v any) (*http.Response, error) {
+func (a *authorizer) post(ctx context.Context, what string, d *discovery, c *registration, endpoint string, form url.Values, v any) error {
 	u, err := a.endpoint("address for "+what, endpoint)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
 	method := c.Method
@@ -832,7 +561,7 @@ func (a *authorizer) post(ctx context.Context, what string, d *discovery, c *reg
 	case "private_key_jwt":
 		assertion, err := a.assertion(c.ID, d)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 		form.Set("client_assertion", assertion)
@@ -846,15 +575,15 @@ func (a *authorizer) post(ctx context.Context, what string, d *discovery, c *reg
 	}
 	resp, body, err := a.ask(ctx, what, http.MethodPost, u, h, form.Encode())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := refusal(what, resp, body); err != nil {
-		return nil, err
+	if err := refusal(what, resp.StatusCode, body); err != nil {
+		return err
 	}
 	if v != nil && json.Unmarshal(body, v) != nil {
-		return nil, fmt.Errorf("%s: the answer is not the JSON that it should be", what)
+		return fmt.Errorf("%s: the answer is not the JSON that it should be", what)
 	}
-	return resp, nil
+	return nil
 }
 
 // assertion is a JWT that proves who we are (RFC 7523, 2.2), good for five minutes. Its audience is the issuer.
@@ -903,7 +632,7 @@ func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, f
 		form.Set("resource", r)
 	}
 	t := new(tokens)
-	if _, err := a.post(ctx, "asking for a token", d, c, d.Server.Token, form, t); err != nil {
+	if err := a.post(ctx, "asking for a token", d, c, d.Server.Token, form, t); err != nil {
 		return err
 	}
 	switch {
@@ -990,319 +719,4 @@ func (a *authorizer) disown(err error) {
 	if code := decided(err); code == "invalid_client" || code == "unauthorized_client" {
 		a.store.remove(a.file("client_info.json"))
 	}
-}
-
-const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
-
-// device has a person enter a code on any device (RFC 8628).
-func (a *authorizer) device(ctx context.Context, d *discovery, waiting func(hint string)) error {
-	if d.Server.Device == "" {
-		return errors.New("the authorization server has no device flow; sign in without --device-code")
-	}
-	c, err := a.client(ctx, d, a.redirectTo(a.listen.port))
-	if err != nil {
-		return err
-	}
-	form := url.Values{}
-	if d.Scope != "" {
-		form.Set("scope", d.Scope)
-	}
-	if r := a.resource(d); r != "" {
-		form.Set("resource", r)
-	}
-	var begun struct {
-		Code     string `json:"device_code"`
-		UserCode string `json:"user_code"`
-		Address  string `json:"verification_uri"`
-		Lifetime loose  `json:"expires_in"`
-		Interval loose  `json:"interval"`
-	}
-	if _, err := a.post(ctx, "asking for a device code", d, c, d.Server.Device, form, &begun); err != nil {
-		return err
-	}
-	u, err := a.endpoint("verification address", begun.Address)
-	if err != nil {
-		return err
-	}
-	a.tell(waiting, fmt.Sprintf("To sign in to %s, open %s and enter the code %s", origin(a.o.server), u, clean(begun.UserCode)))
-	if begun.Lifetime == 0 {
-		begun.Lifetime = 1800
-	}
-	pause := time.Duration(max(begun.Interval, 1)) * time.Second
-	if begun.Interval == 0 {
-		pause = 5 * time.Second
-	}
-	for deadline := time.Now().Add(time.Duration(begun.Lifetime) * time.Second); time.Now().Before(deadline); {
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		err := a.grant(ctx, d, c, url.Values{"grant_type": {deviceGrant}, "device_code": {begun.Code}}, new(tokens))
-		switch code := decided(err); {
-		case code == "slow_down":
-			pause += 5 * time.Second
-		case code != "authorization_pending" && !outage(err):
-			return err
-		}
-	}
-	return errors.New("the code was not entered in time")
-}
-
-// tell says to the person, on stderr whatever the log level and through the client, what is waited for.
-func (a *authorizer) tell(waiting func(hint string), sentence string) {
-	person(a.log, "%s", sentence)
-	waiting(sentence)
-}
-
-func (a *authorizer) redirectTo(port int) string {
-	return "http://" + net.JoinHostPort(a.listen.host, strconv.Itoa(port)) + a.listen.path
-}
-
-// authorize has a person sign in with a browser. One instance leads: it has the port, and opens the tab. The
-// others wait for what it stores, and one of them takes its place if it dies. With a terminal at hand the person
-// may paste the answer instead, whoever leads.
-func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, waiting func(hint string)) (err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, personLimit, errors.New("nobody signed in within ten minutes"))
-	defer cancel()
-	if !slices.Contains(d.Server.Challenges, "S256") {
-		return errors.New("the authorization server does not offer PKCE with S256, without which a sign-in can be stolen")
-	}
-	pastes := make(chan redirect)
-	if a.o.paste != nil {
-		go pasted(ctx, a.o.paste, pastes) // ends with the terminal
-	}
-	var led *callback
-	defer func() {
-		if led != nil {
-			led.close(err == nil)
-		}
-	}()
-	begun, started, followed := false, time.Now(), time.Time{}
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		var arrived chan redirect
-		port := 0
-		if led == nil {
-			led, port, err = takePort(ctx, a.listen)
-			switch pending := a.pending(""); {
-			case a.adopt(old):
-				return nil
-			case err != nil && time.Since(started) > settleLimit:
-				return err
-			case err != nil: // the port changes hands
-			case led != nil && !followed.IsZero() && pending.IsZero():
-				return errors.New("the sign-in ended without success in another instance")
-			case (led != nil || a.o.paste != nil) && !begun:
-				if err := a.begin(ctx, d, port, led != nil && time.Since(pending) > quietTab, waiting); err != nil {
-					return err
-				}
-				begun = true
-			case led == nil && followed.IsZero():
-				followed = time.Now()
-				waiting(fmt.Sprintf("Another instance is signing in to %s: finish that in the browser, or run: mcp-redial login URL", origin(a.o.server)))
-			case led == nil && !begun && time.Since(followed) > max(followLimit, a.listen.timeout):
-				return &signInError{err: fmt.Errorf("signing in to %s: another program holds port %d and does not finish", origin(a.o.server), port),
-					hint: "Complete the sign-in that it has begun, or end that program."}
-			}
-		}
-		if led != nil {
-			arrived = led.redirects
-		}
-		var back redirect
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-			if a.adopt(old) {
-				return nil
-			}
-			continue
-		case back = <-arrived:
-		case back = <-pastes:
-		}
-		ours, err := a.complete(ctx, back.query)
-		back.shown <- err
-		if e, ok := errors.AsType[*signInError](err); ok { // the next try would open the next tab: that is for a person to decide
-			err = e.err
-		}
-		if ours {
-			return err
-		}
-	}
-}
-
-// pending is when a sign-in that nobody has finished was begun, by any instance: the one with this state, or the
-// newest; zero if there is none.
-func (a *authorizer) pending(state string) (newest time.Time) {
-	files, _ := a.store.list(a.file("code_verifier_" + state))
-	for _, f := range files {
-		if time.Since(f.at) < personLimit && f.at.After(newest) {
-			newest = f.at
-		}
-	}
-	return newest
-}
-
-// begin writes down what completes the sign-in, in this process or another, and shows the person the address.
-func (a *authorizer) begin(ctx context.Context, d *discovery, port int, open bool, waiting func(hint string)) error {
-	d.Redirect = a.redirectTo(port)
-	c, err := a.client(ctx, d, d.Redirect)
-	if err != nil {
-		return err
-	}
-	u, err := a.endpoint("authorization endpoint", d.Server.Authorization)
-	if err != nil {
-		return err
-	}
-	state, verifier := rand.Text(), rand.Text()+rand.Text()
-	if err := a.store.writeJSON(a.file("discovery_state_"+state+".json"), d); err != nil {
-		return err
-	}
-	if err := a.store.write(a.file("code_verifier_"+state+".txt"), []byte(verifier)); err != nil {
-		return err
-	}
-	sum := sha256.Sum256([]byte(verifier))
-	q := u.Query() // RFC 6749, 3.1: an existing query is kept
-	for name, value := range map[string]string{"response_type": "code", "client_id": c.ID, "redirect_uri": d.Redirect, "state": state,
-		"code_challenge": base64.RawURLEncoding.EncodeToString(sum[:]), "code_challenge_method": "S256", "scope": d.Scope, "resource": a.resource(d)} {
-		if value != "" {
-			q.Set(name, value)
-		}
-	}
-	if slices.Contains(strings.Fields(d.Scope), "offline_access") {
-		q.Set("prompt", "consent") // OpenID Connect Core, 11
-	}
-	for name, value := range a.o.authorizeParams {
-		q.Set(name, value)
-	}
-	u.RawQuery = q.Encode()
-	a.tell(waiting, fmt.Sprintf("To sign in to %s, open this address in a browser: %s (if that browser is on another machine, run: mcp-redial login URL)", origin(a.o.server), u))
-	if open && !a.o.noBrowser {
-		if err := openBrowser(u); err != nil {
-			a.log.Warn("opening the address", "err", err)
-		}
-	}
-	return nil
-}
-
-// complete judges what came back and redeems it. ours is false for what belongs to no sign-in of this store; that
-// changes nothing. Each state is good once.
-func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err error) {
-	state := q.Get("state")
-	for _, name := range []string{"state", "code", "iss", "error"} {
-		if len(q[name]) > 1 {
-			return false, errors.New("the address holds a parameter twice")
-		}
-	}
-	unknown := errors.New("it belongs to no sign-in that is waiting")
-	if len(state) == 0 || len(state) > 64 || strings.ContainsFunc(state, func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r|32 < 'a' || r|32 > 'z') }) {
-		return false, unknown
-	}
-	d := new(discovery)
-	verifier, err := a.store.read(a.file("code_verifier_" + state + ".txt"))
-	if err != nil || a.pending(state).IsZero() || a.store.readJSON(a.file("discovery_state_"+state+".json"), d) != nil {
-		return false, unknown
-	}
-	a.forget(state)
-	iss, code := q.Get("iss"), q.Get("code")
-	switch {
-	case q.Has("iss") && iss != d.Server.Issuer || !q.Has("iss") && d.Server.ISS: // RFC 9207, before anything else is believed
-		return true, errors.New("the answer is not from the authorization server that was asked")
-	case q.Has("error"):
-		return true, refusal("asking for your consent", &http.Response{StatusCode: http.StatusOK}, []byte(`{"error":`+strconv.Quote(q.Get("error"))+`}`))
-	case code == "":
-		return true, errors.New("the authorization server sent no code")
-	}
-	if d.Redirect == "" { // begun by mcp-remote
-		d.Redirect = a.redirectTo(a.listen.port)
-	}
-	c, err := a.client(ctx, d, d.Redirect)
-	if err != nil {
-		return true, err
-	}
-	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {d.Redirect}, "code_verifier": {string(verifier)}}
-	for try := 1; ; try++ {
-		err := a.grant(ctx, d, c, form, new(tokens))
-		a.disown(err)
-		if !outage(err) || try == 5 {
-			return true, err
-		}
-		select {
-		case <-time.After(2 * time.Second):
-		case <-ctx.Done():
-			return true, context.Cause(ctx)
-		}
-	}
-}
-
-// forget deletes one begun sign-in, and all that are too old.
-func (a *authorizer) forget(state string) {
-	for _, prefix := range []string{"code_verifier_", "discovery_state_"} {
-		files, _ := a.store.list(a.file(prefix))
-		for _, f := range files {
-			if time.Since(f.at) > personLimit || strings.HasPrefix(f.name, a.file(prefix+state+".")) {
-				a.store.remove(f.name)
-			}
-		}
-	}
-}
-
-// A challenge holds the parameters of a Bearer challenge.
-type challenge map[string]string
-
-// bearerChallenge finds the Bearer challenges in WWW-Authenticate (RFC 9110, 11.6.1), which may hold several in
-// one line. Of a parameter given twice the first counts; what cannot be read is skipped.
-func bearerChallenge(header string) challenge {
-	c := challenge{}
-	word := func() string {
-		n := strings.IndexFunc(header, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r) })
-		if n < 0 {
-			n = len(header)
-		}
-		w := header[:n]
-		header = header[n:]
-		return w
-	}
-	blank := func() { header = strings.TrimLeft(header, " \t") }
-	for bearer := false; header != ""; {
-		header = strings.TrimLeft(header, " \t,")
-		name := strings.ToLower(word())
-		if blank(); name == "" {
-			_, header, _ = strings.Cut(header, ",")
-			continue
-		}
-		value, isParam := strings.CutPrefix(header, "=")
-		if !isParam {
-			bearer = name == "bearer"
-			continue
-		}
-		header = value
-		blank()
-		if quoted, ok := strings.CutPrefix(header, `"`); ok {
-			value, header = quotedString(quoted)
-		} else {
-			value = word()
-		}
-		if _, twice := c[name]; bearer && !twice {
-			c[name] = value
-		}
-	}
-	return c
-}
-
-// quotedString reads a quoted string up to its end.
-func quotedString(s string) (value, rest string) {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		switch {
-		case s[i] == '"':
-			return b.String(), s[i+1:]
-		case s[i] == '\\' && i+1 < len(s):
-			i++
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String(), ""
 }
