@@ -86,7 +86,7 @@ func TestReadmeCommands(t *testing.T) {
 			}
 		}
 	}
-	if commands < 3 {
+	if commands < 2 {
 		t.Errorf("%d command lines found", commands)
 	}
 }
