@@ -366,6 +366,9 @@ func (b *bridge) answer(c *call, m message) {
 
 // fail answers c with an error of the bridge's own.
 func (b *bridge) fail(c *call, k faultKind, text string, cause error) {
+	if c.unsure && k == faultNotSent { // not the last time, but before
+		k, text = faultOutcomeUnknown, text+" after the request was sent once; it may have run: check before repeating it"
+	}
 	f := &errorData{
 		Reason: k.reason(), Attempts: c.sendings, ElapsedMs: time.Since(c.arrived).Milliseconds(), Server: b.server,
 		MayHaveRun: k == faultBadAnswer || k == faultTooLarge || c.unsure || c.state == flying || c.state == resuming,

@@ -167,9 +167,13 @@ func (n *memNet) dialled() (all, failed int) {
 	return n.dials, n.failed
 }
 
-// client is an HTTP client on this network. Its idle connections are closed when the test ends.
+// client is an HTTP client on this network, as patient in dialling as client.go. Its idle connections are closed when the test ends.
 func (n *memNet) client(t testing.TB) *http.Client {
-	tr := &http.Transport{DialContext: n.dial, DisableCompression: true}
+	tr := &http.Transport{DisableCompression: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		return n.dial(ctx, network, addr)
+	}}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
 }

@@ -345,7 +345,7 @@ func (b *bridge) send(c *call) {
 	}
 	x := &exchange{s: s, c: c}
 	c.again = c.again || b.mayRepeat(c)
-	m.safe = c.again && !c.fresh && c != b.probing
+	m.safe = c.again && !c.fresh && c != b.probing && b.state != opening // those want a fresh connection
 	c.sess, c.x, c.state, c.sentAt, c.accepted = s, x, flying, time.Now(), time.Time{}
 	c.sendings++
 	b.sent(c)
@@ -847,6 +847,9 @@ func (b *bridge) stir() {
 	case b.state == idle, b.state == dormant:
 		b.failures = 0
 		b.open()
+	case b.state == opening && b.sess.shaken && now.Sub(b.hurried) >= time.Second: // the knock may meet silence: another
+		b.hurried = now
+		b.greet()
 	case b.state == waiting && now.Sub(b.hurried) >= time.Second && b.redialAt.After(now):
 		b.hurried, b.redialAt = now, later(now, b.floor)
 	}

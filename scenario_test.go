@@ -20,6 +20,7 @@ package main
 //	                        acts and cuts after 2    …after two messages of the answer's stream
 //	                        acts and ends            the stream ends in order instead
 //	                        answers 503 Retry-After: 3
+//	                        answers 503 until 4s     Retry-After as a date
 //	                        answers page             200 and HTML
 //	                        answers session-lost     404
 //	                        hangs                    accepted, never answered
@@ -70,6 +71,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -387,7 +389,9 @@ func (p *player) run() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	w := &wire{url: u, again: p.net.client(p.t), once: p.net.client(p.t), max: p.options.maxMessage, mem: mem, log: log}
+	again, once := p.net.client(p.t), p.net.client(p.t)
+	once.Transport.(*http.Transport).IdleConnTimeout = time.Second // as client.go has it
+	w := &wire{url: u, again: again, once: once, max: p.options.maxMessage, mem: mem, log: log}
 	world := outside{
 		connect: func(kind transportKind) transport {
 			switch kind {
@@ -824,11 +828,15 @@ func (p *player) faults(what string) {
 	if !take("on") || len(w) < 2 {
 		p.fatalf("what is %q", what)
 	}
-	f.on, w = w[0], w[1:]
+	if f.on, w = w[0], w[1:]; f.on == "any" {
+		f.on = ""
+	}
 	f.act = take("acts", "and")
 	switch {
 	case take("cuts", "after"):
 		f.events = p.number(w[0])
+	case take("ends", "after"):
+		f.events, f.clean = p.number(w[0]), true
 	case take("cuts"):
 	case take("ends"):
 		f.clean = true
@@ -841,12 +849,17 @@ func (p *player) faults(what string) {
 	case take("answers"):
 		code := p.number(w[0])
 		var header []string
+		if len(w) == 3 && w[1] == "until" {
+			w[1], w[2] = "Retry-After:", time.Now().Add(p.duration(w[2])).UTC().Format(http.TimeFormat)
+		}
 		if len(w) == 3 {
 			header = []string{strings.TrimSuffix(w[1], ":"), w[2]}
 		}
 		f.answer = answerStatus(code, header...)
 	case take("sends", "half"):
 		f.edit = editTruncate
+	case take("sends", "latin-1"):
+		f.edit = func(b []byte) [][]byte { return [][]byte{bytes.Replace(b, []byte(`"1"`), []byte("\"\xe9\""), 1)} }
 	case take("sends", "nothing"):
 		f.edit = editNothing
 	case take("sends", "twice"):

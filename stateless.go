@@ -118,8 +118,11 @@ func (s *stateless) relist(ctx context.Context, call message, p *progress) error
 // send performs one exchange.
 func (s *stateless) send(ctx context.Context, m message, p *progress, recv receive) error {
 	return s.exchange(ctx, http.MethodPost, s.url, s.headers(m), &m, false, p, func(resp *http.Response) error {
-		if m.kind != request {
+		switch {
+		case m.kind != request:
 			return accepted(resp)
+		case resp.StatusCode == http.StatusAccepted:
+			return &exchangeError{fate: unknown, status: resp.StatusCode, err: errors.New("the server accepted the request, and answers nowhere else")}
 		}
 		err := s.answer(ctx, resp, func(got message) error {
 			if got.kind != response {

@@ -159,7 +159,7 @@ func (w *wire) exchange(ctx context.Context, method string, u *url.URL, h http.H
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(m.body()), nil }
 		req.Body, _ = req.GetBody()
 	}
-	if !safe {
+	if !safe || method == http.MethodGet { // a stream whose line may be dead must not wait for a second one
 		client = w.once
 	}
 	resp, err := client.Do(req)

@@ -106,7 +106,7 @@ func (b *bridge) expire(at time.Time) {
 			}
 			limit = c.arrived.Add(initializeTimeout)
 		default:
-			limit = later(b.heard.Add(b.holdTimeout), c.arrived.Add(lateHold))
+			limit = later(b.heard.Add(b.holdTimeout), later(c.arrived, b.outage).Add(lateHold)) // an outage may be found out late
 		}
 		switch {
 		case at.Before(limit):
