@@ -37,6 +37,8 @@ assert(count.refresh_token <= 4, `${count.refresh_token} refreshes`);
 assert.equal(count.authorization_code, 1);
 say(`${count.refresh_token} refreshes for four bridges`);
 for (const client of several) await client.close();
+assert(server.secrets.length >= 8 && several[0].talk.includes('asking for a token'), 'nothing to look for, or nowhere');
+for (const secret of server.secrets) assert(!several.some((client) => client.talk.includes(secret)), 'a secret was logged');
 
 // The next start needs nobody.
 const again = await throughBridge(bridge, server);

@@ -54,6 +54,11 @@ export async function protectedServer({ lifetime, machineKey }) {
     });
   }
 
+  const secrets = []; // everything that was issued
+  for (const event of ['access_token.saved', 'refresh_token.saved', 'authorization_code.saved', 'device_code.saved', 'client_credentials.saved']) {
+    provider.on(event, (token) => secrets.push(token.jti));
+  }
+
   async function guard(req, res) {
     if (req.url === '/.well-known/oauth-protected-resource/mcp') {
       res.setHeader('Content-Type', 'application/json');
@@ -73,7 +78,7 @@ export async function protectedServer({ lifetime, machineKey }) {
     await server.connect(transport);
     await transport.handleRequest(req, res);
   }
-  return { url: resource, count };
+  return { url: resource, count, secrets };
 }
 
 export const who = async (client) => (await client.callTool({ name: 'who', arguments: {} })).content[0].text;
