@@ -14,7 +14,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -36,11 +35,9 @@ const (
 // A store is a folder of small owner-only files; or, with no folder, a place in memory that ends with the
 // process. Its methods may be called concurrently, and by other processes at the same time.
 type store struct {
-	root *os.Root // nil: memory
-	log  *slog.Logger
-
-	mu     sync.Mutex // guards memory; never held across I/O
-	memory map[string]memoryFile
+	root   *os.Root // nil: memory
+	memory sync.Map // of memoryFile by name
+	log    *slog.Logger
 }
 
 type memoryFile struct {
@@ -52,7 +49,7 @@ type memoryFile struct {
 // to disk (--token-store memory).
 func openStore(dir string, log *slog.Logger) (*store, error) {
 	if dir == "" {
-		return &store{log: log, memory: map[string]memoryFile{}}, nil
+		return &store{log: log}, nil
 	}
 	dir = filepath.Join(dir, storeFolder)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -100,35 +97,23 @@ func (s *store) tighten(name string, mode fs.FileMode) {
 // are read.
 func (s *store) read(name string) ([]byte, error) {
 	if s.root == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		f, ok := s.memory[name]
-		if !ok {
-			return nil, fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
+		if f, ok := s.memory.Load(name); ok {
+			return f.(memoryFile).data, nil
 		}
-		return f.data, nil
+		return nil, fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
 	}
 	info, err := s.root.Lstat(name)
 	if err != nil {
 		return nil, fmt.Errorf("reading a stored file: %w", err)
 	}
-	if !info.Mode().IsRegular() {
-		s.setAside(name, "it is not a regular file")
+	if !info.Mode().IsRegular() || info.Size() > maxStoreFile {
+		s.setAside(name, "it is not a regular file, or too large")
 		return nil, fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
 	}
 	s.tighten(name, 0o600)
-	f, err := s.root.Open(name)
+	data, err := s.root.ReadFile(name)
 	if err != nil {
 		return nil, fmt.Errorf("reading a stored file: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxStoreFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading a stored file: %w", err)
-	}
-	if len(data) > maxStoreFile {
-		s.setAside(name, "it is too large")
-		return nil, fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
 	}
 	return data, nil
 }
@@ -178,9 +163,7 @@ func (s *store) setAside(name, why string) {
 // write replaces a file whole.
 func (s *store) write(name string, data []byte) error {
 	if s.root == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.memory[name] = memoryFile{bytes.Clone(data), time.Now()}
+		s.memory.Store(name, memoryFile{bytes.Clone(data), time.Now()})
 		return nil
 	}
 	tmp := fmt.Sprintf("%s.%d.%s.tmp", name, os.Getpid(), rand.Text()[:8])
@@ -205,12 +188,9 @@ func (s *store) writeJSON(name string, v any) error {
 // create writes a file that must not exist yet: otherwise the error is fs.ErrExist.
 func (s *store) create(name string, data []byte) error {
 	if s.root == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if _, ok := s.memory[name]; ok {
+		if _, there := s.memory.LoadOrStore(name, memoryFile{bytes.Clone(data), time.Now()}); there {
 			return fmt.Errorf("creating %s: %w", name, fs.ErrExist)
 		}
-		s.memory[name] = memoryFile{bytes.Clone(data), time.Now()}
 		return nil
 	}
 	return s.fill(name, data)
@@ -232,9 +212,7 @@ func (s *store) fill(name string, data []byte) error {
 // remove deletes a file; one that is missing is no error.
 func (s *store) remove(name string) error {
 	if s.root == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.memory, name)
+		s.memory.Delete(name)
 		return nil
 	}
 	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -253,11 +231,9 @@ type storedFile struct {
 func (s *store) list(prefix string) ([]storedFile, error) {
 	var all []storedFile
 	if s.root == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for name, f := range s.memory {
-			if strings.HasPrefix(name, prefix) {
-				all = append(all, storedFile{name, f.at})
+		for name, f := range s.memory.Range {
+			if strings.HasPrefix(name.(string), prefix) {
+				all = append(all, storedFile{name.(string), f.(memoryFile).at})
 			}
 		}
 		return all, nil
@@ -293,13 +269,16 @@ func (s *store) lease(name string) (release func(), ours bool) {
 			}, true
 		}
 		held, err := s.read(name)
+		if err != nil { // it has just been given back
+			continue
+		}
 		var other shape
-		if err == nil && json.Unmarshal(held, &other) != nil { // being written, or damaged
+		if json.Unmarshal(held, &other) != nil { // being written, or damaged
 			if files, _ := s.list(name); len(files) > 0 {
 				other = shape{os.Getpid(), "", files[0].at.UnixMilli()}
 			}
 		}
-		if err == nil && time.Since(time.UnixMilli(other.At)) < leaseAge && alive(other.PID) {
+		if time.Since(time.UnixMilli(other.At)) < leaseAge && alive(other.PID) {
 			break
 		}
 		// Several may come to this conclusion. Only one at a time may act on it, and only on what it has seen.
@@ -326,19 +305,14 @@ func alive(pid int) bool {
 // mcp-remote computes, so that both programs share one sign-in: the URL as typed, then whatever of the others
 // is set. A name, not a secret: MD5 does no harm, and FIPS mode is told so.
 func identityHash(serverURL, resource string, authorizeParams, headers map[string]string, metadataURL, tokenEndpoint string) string {
-	parts := []string{serverURL}
-	add := func(s string) {
-		if s != "" {
-			parts = append(parts, s)
+	name := serverURL
+	for _, part := range []string{resource, sortedObject(authorizeParams), sortedObject(headers), metadataURL, tokenEndpoint} {
+		if part != "" {
+			name += "|" + part
 		}
 	}
-	add(resource)
-	add(sortedObject(authorizeParams))
-	add(sortedObject(headers))
-	add(metadataURL)
-	add(tokenEndpoint)
 	var sum [md5.Size]byte
-	fips140.WithoutEnforcement(func() { sum = md5.Sum([]byte(strings.Join(parts, "|"))) })
+	fips140.WithoutEnforcement(func() { sum = md5.Sum([]byte(name)) })
 	return hex.EncodeToString(sum[:])
 }
 
