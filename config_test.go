@@ -669,9 +669,11 @@ func FuzzConfig(f *testing.F) {
 		}
 		words := strings.Split(strings.ReplaceAll(args, "FILE", path), "\n")
 		c, err := parse(words, m)
-		u := (*usageError)(nil)
-		if err != nil && (!errors.As(err, &u) || u.hint == "" || strings.ContainsAny(u.text+u.hint, "\x1b\n\x00")) {
-			t.Errorf("%q: %q", words, err)
+		if err != nil {
+			var told strings.Builder
+			if u := (*usageError)(nil); !errors.As(err, &u) || u.hint == "" || complain(&told, err) != 2 || strings.Count(told.String(), "\n") != 2 || strings.ContainsAny(told.String(), "\x1b\x00") {
+				t.Errorf("%q: %q", words, told.String())
+			}
 		}
 		if err != nil || c.url == nil {
 			return

@@ -88,10 +88,10 @@ func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer)
 
 // complain tells a person what is wrong and what to do next.
 func complain(stderr io.Writer, err error) int {
-	fmt.Fprintf(stderr, "mcp-redial: error: %s\n", err)
+	fmt.Fprintf(stderr, "mcp-redial: error: %s\n", escape(err.Error(), maxLine))
 	var usage *usageError
 	if errors.As(err, &usage) {
-		fmt.Fprintf(stderr, "mcp-redial: hint: %s\n", usage.hint)
+		fmt.Fprintf(stderr, "mcp-redial: hint: %s\n", escape(usage.hint, maxLine))
 		return 2
 	}
 	var failed *signInError
