@@ -192,7 +192,7 @@ func (b *bridge) gate() {
 	recovered := !b.outage.IsZero()
 	if recovered {
 		b.reconnects++
-		b.log.Info("reconnected", "server", b.server, "after", now.Sub(b.outage).Round(time.Millisecond), "attempts", b.attempts, "newSession", b.replays)
+		b.log.Info("reconnected", "server", b.server, "after", now.Sub(b.outage).Round(time.Millisecond), "attempts", b.attempts, "newSession", b.replays, "heldCalls", len(b.queue))
 	} else if b.attempts > 0 {
 		b.log.Info("connected", "server", b.server, "transport", s.kind.String())
 	}

@@ -805,6 +805,7 @@ func (b *bridge) down(e *exchangeError) {
 	b.set(waiting)
 	b.redialAt, b.floor = now.Add(e.wait+pause), time.Time{} // the server's floor is added, never cut
 	b.delay(now.Add(e.wait))
+	b.announce()
 	for _, c := range b.queue {
 		b.comfort(c)
 	}

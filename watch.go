@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -234,10 +235,25 @@ func (b *bridge) comfort(c *call) {
 		return
 	}
 	c.progress += 1e-6
+	params, _ := json.Marshal(map[string]any{"progressToken": json.RawMessage(c.token), "progress": c.progress, "message": b.redialling()})
+	b.toClient(newNotification("notifications/progress", params))
+}
+
+// announce tells a client that was promised log messages of an outage, once: when the first redial has failed,
+// so that idle streams which end say nothing.
+func (b *bridge) announce() {
+	level, _ := unquote(peek(b.level.raw, "params", "level"))
+	if b.silent || b.attempts != 1 || b.promise == nil || !b.promise.has("logging") || slices.Contains([]string{"error", "critical", "alert", "emergency"}, level) {
+		return
+	}
+	params, _ := json.Marshal(map[string]any{"level": "warning", "logger": "mcp-redial", "data": b.redialling()})
+	b.toClient(newNotification("notifications/message", params))
+}
+
+func (b *bridge) redialling() string {
 	text := fmt.Sprintf("reconnecting to %s, attempt %d", b.server, b.attempts+1)
 	if next := time.Until(b.redialAt).Round(time.Second); next > 0 {
 		text += fmt.Sprintf(", next in %v", next)
 	}
-	params, _ := json.Marshal(map[string]any{"progressToken": json.RawMessage(c.token), "progress": c.progress, "message": text})
-	b.toClient(newNotification("notifications/progress", params))
+	return text
 }
