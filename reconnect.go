@@ -848,7 +848,7 @@ func (b *bridge) stir() {
 	case b.state == idle, b.state == dormant:
 		b.failures = 0
 		b.open()
-	case b.state == opening && b.sess.shaken && now.Sub(b.hurried) >= time.Second: // the knock may meet silence: another
+	case b.state == opening && b.sess.established && b.sess.shaken && now.Sub(b.hurried) >= time.Second: // the knock may meet silence: another
 		b.hurried = now
 		b.greet()
 	case b.state == waiting && now.Sub(b.hurried) >= time.Second && b.redialAt.After(now):
