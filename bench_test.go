@@ -116,6 +116,7 @@ func newBench(b *testing.B) *bench {
 	x := &bench{dir: b.TempDir(), pattern: benchText(16 << 20)}
 	for path, naive := range map[string]bool{".": false, "./testdata/naive": true} {
 		build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", x.binary(naive), path)
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
 		if text, err := build.CombinedOutput(); err != nil {
 			b.Fatalf("building %s: %v\n%s", path, err, text)
 		}
