@@ -191,7 +191,7 @@ func (k *checkup) believed(s tls.ConnectionState) string {
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	for _, f := range k.client.roots {
+	for _, f := range k.client.added() {
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(f.data)
 		if _, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between}); err == nil {

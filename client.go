@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -45,8 +46,9 @@ type clientOptions struct {
 	oauthHeaders http.Header // sent to authServers only
 
 	// Whom to believe.
-	roots  []pemFile // added to the system's roots
-	caOnly bool      // instead of the system's roots
+	roots  []pemFile        // added to the system's roots
+	more   func() []pemFile // the same, to be read when somebody needs them; may be nil
+	caOnly bool             // instead of the system's roots
 	tls13  bool
 
 	// The way there.
@@ -109,13 +111,21 @@ func newClients(o clientOptions) (again, once, auth *http.Client, err error) {
 	return again, once, &http.Client{Transport: a, CheckRedirect: nextHop, Timeout: signInLimit}, nil
 }
 
-// pool is whom we believe: the system's roots unless o.caOnly, and o.roots.
+// added are the roots besides the system's.
+func (o clientOptions) added() []pemFile {
+	if o.more == nil {
+		return o.roots
+	}
+	return append(o.more(), o.roots...)
+}
+
+// pool is whom we believe: the system's roots unless o.caOnly, and those that are added.
 func (o clientOptions) pool() *x509.CertPool {
 	pool, err := x509.SystemCertPool()
 	if err != nil || o.caOnly {
 		pool = x509.NewCertPool()
 	}
-	for _, f := range o.roots {
+	for _, f := range o.added() {
 		pool.AppendCertsFromPEM(f.data)
 	}
 	return pool

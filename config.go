@@ -597,12 +597,17 @@ func (d *draft) environmentRoots() {
 		}
 	}
 	for _, path := range paths {
-		data, err := load(path)
-		if err != nil {
+		if _, err := os.Stat(path); err != nil {
 			d.warnings = append(d.warnings, "passing over certificates that the environment names: "+err.Error())
-		} else if bytes.Contains(data, []byte("-----BEGIN CERTIFICATE-----")) {
-			d.client.roots = append(d.client.roots, pemFile{path, data})
 		}
+	}
+	d.client.more = func() (files []pemFile) {
+		for _, path := range paths {
+			if data, err := load(path); err == nil {
+				files = append(files, pemFile{path, data})
+			}
+		}
+		return files
 	}
 }
 
