@@ -154,8 +154,8 @@ func (s *stateless) headers(m message) http.Header {
 		version = modernVersion // the server says what it thinks of a body without one
 	}
 	h := http.Header{
-		"Content-Type":         {"application/json"},
-		"Accept":               {"application/json, text/event-stream"},
+		"Content-Type":         {jsonType},
+		"Accept":               {jsonType + ", " + eventStream},
 		"Mcp-Protocol-Version": {headerValue(version)},
 		"Mcp-Method":           {headerValue(m.method)},
 	}
@@ -321,10 +321,7 @@ func (m message) rewritten(raw []byte) message {
 	if err != nil {
 		return m // raw was put together from valid JSON: it can only be nested too deeply
 	}
-	n.safe, n.charge = m.safe, m.charge
-	if m.as != "" {
-		n = n.withID(m.token())
-	}
+	n.safe, n.charge, n.as = m.safe, m.charge, m.as
 	return n
 }
 

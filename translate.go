@@ -606,8 +606,7 @@ func (t *translator) fail(id string, code int, sentence string) {
 
 // under is a response as the answer to the request with that id.
 func (m message) under(id string) message {
-	m = m.withID(id)
-	m.id = id
+	m.as, m.id = id, id
 	return m
 }
 

@@ -34,10 +34,6 @@ const (
 	final               // hopeless: certificate, 400, 403, HTML, a cross-origin redirect
 )
 
-func (f fate) String() string {
-	return [...]string{"unsent", "refused", "gone", "cut", "unknown", "final"}[f]
-}
-
 const (
 	jsonType     = "application/json"
 	eventStream  = "text/event-stream"

@@ -15,6 +15,10 @@ import (
 	"time"
 )
 
+func (f fate) String() string {
+	return [...]string{"unsent", "refused", "gone", "cut", "unknown", "final"}[f]
+}
+
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	date := func(d time.Duration) string { return now.Add(d).Format(http.TimeFormat) }
