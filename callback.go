@@ -48,7 +48,8 @@ type listenOptions struct {
 // A redirect is what the browser, or a person's paste, brings back.
 type redirect struct {
 	query url.Values
-	shown chan error // buffered: what came of it, sent once; nil is success
+	shown chan error    // buffered: what came of it, sent once; nil is success
+	seen  chan struct{} // closed once the page that says so is on its way
 }
 
 // A callback is the listener of one sign-in.
@@ -81,11 +82,12 @@ func listen(ctx context.Context, o listenOptions, port int) (*callback, error) {
 	return c, nil
 }
 
-// close ends the sign-in for whoever waits on it. Pages on their way get a moment to arrive.
+// close ends the sign-in for whoever waits on it. It does not wait long: browsers open connections that they then
+// do not use.
 func (c *callback) close(ok bool) {
 	c.ok = ok
 	close(c.ended)
-	ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
 	if c.server.Shutdown(ctx) != nil {
 		c.server.Close()
@@ -181,25 +183,30 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // returned hands a redirect to the sign-in and shows the person what came of it.
 func (c *callback) returned(w http.ResponseWriter, r *http.Request) {
-	limit := time.After(c.o.timeout)
-	back := redirect{r.URL.Query(), make(chan error, 1)}
+	ctx, cancel := context.WithTimeout(r.Context(), c.o.timeout)
+	defer cancel()
+	back := redirect{r.URL.Query(), make(chan error, 1), make(chan struct{})}
+	defer close(back.seen)
 	select {
 	case c.redirects <- back:
 	case <-c.ended:
 		showPage(w, http.StatusGone, "This sign-in is over", "Close this tab. If your program still asks you to sign in, use the newest address.")
 		return
-	case <-limit:
+	case <-ctx.Done():
 	}
 	select {
 	case err := <-back.shown:
 		if err != nil {
 			showPage(w, http.StatusBadRequest, "Not signed in", "What went wrong: "+err.Error()+". Close this tab, go back to your program and try again.")
 		} else if c.o.successURL != "" {
-			http.Redirect(w, r, c.o.successURL, http.StatusSeeOther)
+			w.Header().Set("Location", c.o.successURL)
+			w.Header().Set("Content-Length", "0")
+			w.WriteHeader(http.StatusSeeOther)
+			http.NewResponseController(w).Flush()
 		} else {
 			showPage(w, http.StatusOK, "Signed in", "You are signed in to "+c.o.server+". Close this tab and go back to your program.")
 		}
-	case <-limit:
+	case <-ctx.Done():
 		showPage(w, http.StatusGatewayTimeout, "Still waiting", "The authorization server is slow. Go back to your program; it will say whether the sign-in worked.")
 	}
 }
@@ -211,18 +218,23 @@ func showPage(w http.ResponseWriter, status int, title, text string) {
 	nonce := rand.Text()
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src 'nonce-"+nonce+"'")
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(status)
 	title, text = html.EscapeString(title), html.EscapeString(text)
-	fmt.Fprintf(w, `<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>%s – mcp-redial</title><style nonce="%s">%s</style><main><h1>%s</h1><p>%s</p><footer>mcp-redial</footer></main></html>`, title, nonce, pageStyle, title, text)
+	page := fmt.Sprintf(`<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>%s – mcp-redial</title><style nonce="%s">%s</style><main><h1>%s</h1><p>%s</p><footer>mcp-redial</footer></main></html>`, title, nonce, pageStyle, title, text)
+	w.Header().Set("Content-Length", strconv.Itoa(len(page)))
+	w.WriteHeader(status)
+	io.WriteString(w, page)
+	http.NewResponseController(w).Flush() // whole, before the listener closes
 }
 
 // pasted reads what a person pastes: the address that their browser could not open. Lines that are no such
 // address are skipped. It ends with the terminal, or one line after ctx.
 func pasted(ctx context.Context, from io.Reader, to chan<- redirect) {
+	seen := make(chan struct{})
+	close(seen) // there is no page
 	for lines := bufio.NewScanner(from); lines.Scan() && ctx.Err() == nil; {
 		if u, err := url.Parse(strings.TrimSpace(lines.Text())); err == nil && u.Query().Has("state") {
 			select {
-			case to <- redirect{u.Query(), make(chan error, 1)}:
+			case to <- redirect{u.Query(), make(chan error, 1), seen}:
 			case <-ctx.Done():
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -172,6 +173,25 @@ func TestStrayRedirects(t *testing.T) {
 	}
 	if n := w.as.count("POST /tenant/token"); n != 1 {
 		t.Errorf("%d token requests", n)
+	}
+}
+
+// A sign-in that is busy does not keep the browser for ever.
+func TestSlowSignIn(t *testing.T) {
+	for _, taken := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &callback{o: listenOptions{path: "/oauth/callback", timeout: 30 * time.Second}, hosts: []string{"localhost:1"}, redirects: make(chan redirect)}
+			r := httptest.NewRequest(http.MethodGet, "http://localhost:1/oauth/callback?state=x&code=y", nil)
+			w := httptest.NewRecorder()
+			if taken {
+				go func() { <-c.redirects }()
+			}
+			start := time.Now()
+			c.ServeHTTP(w, r)
+			if w.Code != http.StatusGatewayTimeout || !strings.Contains(w.Body.String(), "Still waiting") || time.Since(start) != 30*time.Second {
+				t.Errorf("%d after %v: %s", w.Code, time.Since(start), w.Body)
+			}
+		})
 	}
 }
 

@@ -155,9 +155,14 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 		if e, ok := errors.AsType[*signInError](err); ok { // the next try would open the next tab: that is for a person to decide
 			err = e.err
 		}
-		if ours {
-			return err
+		if !ours {
+			continue
 		}
+		select {
+		case <-back.seen:
+		case <-time.After(settleLimit):
+		}
+		return err
 	}
 }
 
