@@ -495,7 +495,7 @@ func (t trust) vet(a netip.Addr) error {
 	switch {
 	case t.any:
 	case isThisHost(a) || a.IsLinkLocalUnicast():
-		if !t.server.IsValid() || !isThisHost(t.server) {
+		if !t.server.IsValid() || !isThisHost(t.server) || !isThisHost(a) {
 			return deny("refusing to contact %s for sign-in: an address of this machine or its link, named by a remote server", a)
 		}
 	case isPrivate(a):

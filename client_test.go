@@ -702,7 +702,7 @@ func TestSignInAddresses(t *testing.T) {
 		{"::1", public, false, false}, {"::1", loopback, false, true}, {"127.0.0.1", addr("::1"), false, true},
 		{"::ffff:127.0.0.1", public, false, false}, {"::ffff:10.0.0.1", public, false, false}, {"::ffff:93.184.216.34", public, false, true},
 		{"0.0.0.0", public, true, false}, {"0.1.2.3", none, false, false}, {"::", public, true, false},
-		{"169.254.169.254", public, false, false}, {"169.254.169.254", private, true, false}, {"169.254.169.254", loopback, false, true},
+		{"169.254.169.254", public, false, false}, {"169.254.169.254", private, true, false}, {"169.254.169.254", loopback, false, false},
 		{"fe80::1", public, false, false}, {"fe80::1%eth0", private, true, false}, {"::ffff:169.254.169.254", private, false, false},
 		{"10.1.2.3", public, false, false}, {"10.1.2.3", none, false, false}, {"10.1.2.3", private, false, true}, {"10.1.2.3", public, true, true}, {"10.1.2.3", loopback, false, false},
 		{"172.16.0.1", public, false, false}, {"172.15.0.1", public, false, true}, {"192.168.1.1", addr("fd00::1"), false, true}, {"192.168.1.1", public, false, false},

@@ -15,6 +15,7 @@ import (
 	"go/token"
 	"go/types"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -227,10 +228,17 @@ func TestImports(t *testing.T) {
 // TestPowers holds which files may reach which parts of the machine, and prints (with -v) which do.
 func TestPowers(t *testing.T) {
 	fset, all := sources(t)
-	var used []string
+	used := map[string][]string{} // by file and power
 	defer func() {
-		slices.Sort(used)
-		t.Logf("the auditor's map:\n%s", strings.Join(slices.Compact(used), "\n"))
+		var lines strings.Builder
+		for _, who := range slices.Sorted(maps.Keys(used)) {
+			slices.Sort(used[who])
+			fmt.Fprintf(&lines, "%s %s\n", who, strings.Join(slices.Compact(used[who]), " "))
+		}
+		t.Logf("the auditor's map:\n%s", lines.String())
+		if doc, err := os.ReadFile("SECURITY.md"); err != nil || !strings.Contains(string(doc), "\n```\n"+lines.String()+"```\n") {
+			t.Errorf("SECURITY.md has another map than this (%v):\n%s", err, lines.String())
+		}
 	}()
 	for _, s := range all {
 		if s.layer < 0 {
@@ -256,7 +264,8 @@ func TestPowers(t *testing.T) {
 			for power, list := range powers {
 				if slices.Contains(strings.Fields(list), what) {
 					if slices.Contains(mine, power) {
-						used = append(used, fmt.Sprintf("%-14s %-7s %s", s.name, power, what))
+						who := fmt.Sprintf("%-14s %-7s", s.name, power)
+						used[who] = append(used[who], what)
 						return true
 					}
 					needs = append(needs, power)

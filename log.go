@@ -6,6 +6,7 @@ package main
 // client that does not read our stderr, or a full disk, must not stop the bridge.
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -268,7 +269,11 @@ func (h *lineHandler) line(r slog.Record, attrs []slog.Attr) ([]byte, error) {
 		for _, a := range attrs {
 			fields[a.Key] = clean(a.Value.Resolve().String())
 		}
-		return json.Marshal(fields)
+		var line bytes.Buffer
+		e := json.NewEncoder(&line)
+		e.SetEscapeHTML(false) // an address is copied from here into a browser
+		err := e.Encode(fields)
+		return bytes.TrimSuffix(line.Bytes(), []byte("\n")), err
 	}
 	prefix := "mcp-redial: "
 	if h.stamp {

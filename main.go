@@ -50,6 +50,7 @@ func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer)
 	if err != nil {
 		return complain(stderr, err)
 	}
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a client that closes our output gets an orderly end, not a killed process
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal exits at once
@@ -125,7 +126,12 @@ func newProgram(c *config, stdin *os.File, stderr io.Writer) (*program, error) {
 	for _, w := range c.warnings {
 		log.Warn(w)
 	}
-	if p.store, err = openStore(c.storeDir, log); err != nil {
+	p.store, err = openStore(c.storeDir, log)
+	if err != nil && c.command == "" { // a line without a sign-in needs no place to keep one
+		log.Warn("nothing will be stored", "err", err)
+		p.store, err = openStore("", log)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if c.url == nil {

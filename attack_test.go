@@ -1,0 +1,610 @@
+package main
+
+// attack_test.go and its companions attack the program as it runs: a process of its own, with hostile servers
+// around it. SECURITY.md says which class of attack each test stands for.
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	goflag "flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+var floodSize = goflag.String("flood", "64MiB", "bytes that TestAttackFlood sends in each of its ways")
+
+// A victim is the program in a process of its own.
+type victim struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	lines chan string   // of its standard output
+	gone  chan struct{} // closed when it has ended
+	home  string
+	next  int
+
+	mu   sync.Mutex
+	outs bytes.Buffer // everything on standard output
+	errs bytes.Buffer // everything on standard error
+}
+
+// TestVictim is the program where a test runs itself as that.
+func TestVictim(t *testing.T) {
+	given, ok := os.LookupEnv("VICTIM_ARGS")
+	if !ok {
+		t.Skip("run by other tests in a process of its own")
+	}
+	var args []string
+	if err := json.Unmarshal([]byte(given), &args); err != nil {
+		t.Fatal(err)
+	}
+	os.Exit(command(args, thisMachine(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// victimCommand is the program with args: this test binary, or the one that the environment names by PROGRAM.
+func victimCommand(home string, env []string, args ...string) *exec.Cmd {
+	given, _ := json.Marshal(args)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestVictim$")
+	cmd.Env = []string{"VICTIM_ARGS=" + string(given)}
+	for _, e := range env {
+		if program, ok := strings.CutPrefix(e, "PROGRAM="); ok {
+			cmd = exec.Command(program, args...)
+			cmd.Env = nil
+		}
+	}
+	cmd.Env = append(cmd.Env, "MCP_REMOTE_CONFIG_DIR="+home, "HOME="+home, "PATH="+home, "GOTRACEBACK=all", "SYSTEMROOT="+os.Getenv("SYSTEMROOT"))
+	cmd.Env = append(cmd.Env, env...)
+	return cmd
+}
+
+// attack starts the program. It is killed with the test if it has not ended by then.
+func attack(t *testing.T, env []string, args ...string) *victim {
+	t.Helper()
+	v := &victim{t: t, lines: make(chan string, 1<<16), gone: make(chan struct{}), home: t.TempDir()}
+	v.cmd = victimCommand(v.home, env, args...)
+	var err error
+	if v.in, err = v.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := v.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	errs, err := v.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		r := bufio.NewReader(out)
+		for {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				close(v.lines)
+				return
+			}
+			if len(line) < 1<<16 {
+				v.mu.Lock()
+				v.outs.WriteString(line)
+				v.mu.Unlock()
+			}
+			v.lines <- line
+		}
+	})
+	wg.Go(func() {
+		part := make([]byte, 4096)
+		for {
+			n, err := errs.Read(part)
+			v.mu.Lock()
+			v.errs.Write(part[:n])
+			v.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	})
+	go func() { wg.Wait(); v.cmd.Wait(); close(v.gone) }()
+	t.Cleanup(func() {
+		v.in.Close()
+		v.cmd.Process.Kill()
+		for range v.lines { // until its reader has ended
+		}
+		<-v.gone
+	})
+	return v
+}
+
+func (v *victim) stderr() string { v.mu.Lock(); defer v.mu.Unlock(); return v.errs.String() }
+func (v *victim) stdout() string { v.mu.Lock(); defer v.mu.Unlock(); return v.outs.String() }
+
+func (v *victim) say(line string) {
+	v.t.Helper()
+	if _, err := io.WriteString(v.in, line+"\n"); err != nil {
+		v.t.Fatalf("writing to the program: %v\n%s", err, v.stderr())
+	}
+}
+
+// answer waits for the response to a request with this id token.
+func (v *victim) answer(id string) string {
+	v.t.Helper()
+	late := time.After(time.Minute) // ends a hang, decides nothing else
+	for {
+		select {
+		case line, ok := <-v.lines:
+			if !ok {
+				v.t.Fatalf("the program ended before the answer to %s\n%s", id, v.stderr())
+			}
+			m, err := scan([]byte(strings.TrimSuffix(line, "\n")))
+			if err != nil {
+				v.t.Fatalf("no JSON-RPC on standard output: %.200q", line)
+			}
+			if m.kind == response && m.id == id {
+				return line
+			}
+		case <-late:
+			v.t.Fatalf("no answer to %s\n%s", id, v.stderr())
+		}
+	}
+}
+
+// ask sends a request and returns the response.
+func (v *victim) ask(method, params string) string {
+	v.t.Helper()
+	v.next++
+	v.say(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":%q,"params":%s}`, v.next, method, params))
+	return v.answer(strconv.Itoa(v.next))
+}
+
+const victimHello = `{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}`
+
+func (v *victim) hello() {
+	v.t.Helper()
+	if got := v.ask("initialize", victimHello); !strings.Contains(got, `"result"`) {
+		v.t.Fatalf("initialize: %s\n%s", got, v.stderr())
+	}
+	v.say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+}
+
+// end closes standard input and returns the exit code. There is a limit, because a program that hangs is one of
+// the things that are looked for.
+func (v *victim) end() int {
+	v.t.Helper()
+	v.in.Close()
+	late := time.After(30 * time.Second)
+	for {
+		select {
+		case _, open := <-v.lines:
+			if !open {
+				v.lines = nil
+			}
+		case <-v.gone:
+			v.lines = make(chan string)
+			close(v.lines)
+			return v.cmd.ProcessState.ExitCode()
+		case <-late:
+			v.t.Fatalf("the program hangs after the end of input\n%s", v.stderr())
+		}
+	}
+}
+
+// memory is a field of its /proc/PID/status in MiB: VmRSS, or VmHWM for the peak of it. Elsewhere it is 0.
+func (v *victim) memory(field string) int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", v.cmd.Process.Pid))
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == field+":" {
+			kb, _ := strconv.Atoi(f[1])
+			return kb / 1024
+		}
+	}
+	return 0
+}
+
+// wantPeak fails where the program ever held more than most MiB.
+func (v *victim) wantPeak(most int) {
+	v.t.Helper()
+	peak := v.memory("VmHWM")
+	v.t.Logf("at most %d MiB", peak)
+	if peak > most {
+		v.t.Errorf("at most %d MiB were resident, allowed are %d", peak, most)
+	}
+}
+
+// A hostile server is what h answers to each message, after a handshake that is in order.
+func hostile(t *testing.T, h func(w http.ResponseWriter, r *http.Request, method, id string)) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		m, _ := scan(body)
+		switch {
+		case m.method == "initialize":
+			w.Header().Set("Mcp-Session-Id", "s")
+			w.Header().Set("Content-Type", jsonType)
+			fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{},"logging":{}},"serverInfo":{"name":"h","version":"1"}}}`, m.id)
+		case r.Method == http.MethodPost && m.kind != request:
+			w.WriteHeader(http.StatusAccepted)
+		case r.Method == http.MethodDelete:
+		default:
+			h(w, r, m.method, m.id)
+		}
+	}))
+	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
+	return s.URL + "/mcp"
+}
+
+const (
+	okResult = `{"jsonrpc":"2.0","id":%s,"result":{}}`
+	noteLine = `{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"%s"}}`
+)
+
+// shipped is the program as it is shipped: for tests of its memory, which a test binary has more of.
+func shipped(t *testing.T) []string {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("the memory of another process is looked up in /proc")
+	}
+	name := filepath.Join(t.TempDir(), "mcp-redial")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", name, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return []string{"PROGRAM=" + name}
+}
+
+func parseSize(t *testing.T, s string) int64 {
+	t.Helper()
+	var n int
+	if err := size(&n)(s); err != nil {
+		t.Fatal(err)
+	}
+	return int64(n)
+}
+
+// However many small messages a server sends, they pass through, and none stays: as one stream, or as answers; and
+// where the client does not read, the server has to wait.
+func TestAttackFlood(t *testing.T) {
+	env := shipped(t)
+	total := parseSize(t, *floodSize)
+	text := fmt.Sprintf(noteLine, strings.Repeat("x", 400))
+	event := "data: " + text + "\n\n"
+	t.Run("stream", func(t *testing.T) {
+		var sent int64
+		url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+			if r.Method == http.MethodGet {
+				w.WriteHeader(http.StatusMethodNotAllowed)
+				return
+			}
+			w.Header().Set("Content-Type", eventStream)
+			many := []byte(strings.Repeat(event, 100))
+			for sent = 0; sent < total; sent += int64(len(many)) {
+				if _, err := w.Write(many); err != nil {
+					return
+				}
+			}
+			fmt.Fprintf(w, "data: "+okResult+"\n\n", id)
+		})
+		v := attack(t, env, url, "--silent")
+		v.hello()
+		v.next++
+		v.say(fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"x"}}`, v.next))
+		notes := int64(0)
+		for line := range v.lines {
+			if strings.Contains(line, `"result"`) {
+				break
+			}
+			notes++
+		}
+		if notes*int64(len(event)) < total {
+			t.Errorf("%d messages arrived, of %d bytes", notes, total)
+		}
+		v.wantPeak(64)
+	})
+	t.Run("answers", func(t *testing.T) {
+		url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+			w.Header().Set("Content-Type", jsonType)
+			fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":{"content":%q}}`, id, strings.Repeat("y", 1000))
+		})
+		v := attack(t, env, url, "--silent")
+		v.hello()
+		for range min(total>>10, 20000) {
+			v.ask("tools/list", "{}")
+		}
+		v.wantPeak(64)
+	})
+	t.Run("nobody reads", func(t *testing.T) {
+		stuck := make(chan struct{})
+		url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+			if r.Method == http.MethodGet {
+				w.WriteHeader(http.StatusMethodNotAllowed)
+				return
+			}
+			w.Header().Set("Content-Type", eventStream)
+			many := []byte(strings.Repeat(event, 100))
+			c := http.NewResponseController(w)
+			for range total / int64(len(many)) {
+				c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+				if _, err := w.Write(many); err != nil { // it has to wait: back-pressure
+					break
+				}
+			}
+			close(stuck)
+		})
+		v := attack(t, env, url, "--silent", "--max-memory", "16MiB", "--max-message-size", "1MiB")
+		v.hello()
+		v.say(`{"jsonrpc":"2.0","id":"flood","method":"tools/call","params":{"name":"x"}}`)
+		<-stuck
+		v.wantPeak(64)
+	})
+}
+
+// One message that is too large is refused as soon as that is known, in whatever form it comes.
+func TestAttackHugeMessage(t *testing.T) {
+	env := shipped(t)
+	total := parseSize(t, *floodSize)
+	piece := []byte(strings.Repeat("z", 64<<10))
+	pour := func(w io.Writer, sep string) {
+		for range total / int64(len(piece)) {
+			if _, err := w.Write(append([]byte(sep), piece...)); err != nil {
+				return
+			}
+		}
+	}
+	for name, h := range map[string]func(w http.ResponseWriter, id string){
+		"json": func(w http.ResponseWriter, id string) {
+			w.Header().Set("Content-Type", jsonType)
+			fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":"`, id)
+			pour(w, "")
+		},
+		"announced": func(w http.ResponseWriter, id string) {
+			w.Header().Set("Content-Type", jsonType)
+			w.Header().Set("Content-Length", strconv.FormatInt(10<<30, 10))
+			fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":"`, id)
+			pour(w, "")
+		},
+		"one line": func(w http.ResponseWriter, id string) {
+			w.Header().Set("Content-Type", eventStream)
+			fmt.Fprintf(w, `data: {"jsonrpc":"2.0","id":%s,"result":"`, id)
+			pour(w, "")
+		},
+		"many lines": func(w http.ResponseWriter, id string) {
+			w.Header().Set("Content-Type", eventStream)
+			fmt.Fprintf(w, `data: {"jsonrpc":"2.0","id":%s,"result":"`, id)
+			pour(w, "\ndata: ")
+		},
+		"error": func(w http.ResponseWriter, id string) {
+			w.WriteHeader(http.StatusBadRequest)
+			pour(w, "")
+		},
+		"gzip bomb": func(w http.ResponseWriter, id string) {
+			w.Header().Set("Content-Type", jsonType)
+			w.Header().Set("Content-Encoding", "gzip")
+			pour(w, "")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+				if r.Method == http.MethodGet {
+					w.WriteHeader(http.StatusMethodNotAllowed)
+					return
+				}
+				h(w, id)
+			})
+			v := attack(t, env, url, "--silent", "--max-message-size", "8MiB", "--max-memory", "16MiB")
+			v.hello()
+			got := v.ask("tools/call", `{"name":"x"}`)
+			want := map[string]string{"error": "-31004", "gzip bomb": "-31004"}[name]
+			if want == "" {
+				want = "-31006"
+			}
+			if !strings.Contains(got, want) {
+				t.Errorf("answered %.300s, want %s", got, want)
+			}
+			v.wantPeak(40)
+			if code := v.end(); code != 0 {
+				t.Errorf("exit %d", code)
+			}
+		})
+	}
+	t.Run("from the client", func(t *testing.T) {
+		url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) { fmt.Fprintf(w, okResult, id) })
+		v := attack(t, env, url, "--silent", "--max-message-size", "8MiB", "--max-memory", "16MiB")
+		v.hello()
+		io.WriteString(v.in, `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":"`)
+		pour(v.in, "")
+		v.say(`"}`)
+		if got := v.ask("tools/list", "{}"); !strings.Contains(got, `"result"`) {
+			t.Errorf("afterwards: %s", got)
+		}
+		v.wantPeak(40)
+	})
+}
+
+// At its value a limit lets through, one past it it does not.
+func TestAttackLimits(t *testing.T) {
+	const most = 64 << 10
+	// text of exactly n bytes around which there is a message of n bytes
+	fill := func(format, id string, n int) string {
+		return fmt.Sprintf(format, id, strings.Repeat("a", n-len(fmt.Sprintf(format, id, ""))))
+	}
+	const result = `{"jsonrpc":"2.0","id":%s,"result":{"t":"%s"}}`
+	for _, over := range []int{0, 1} {
+		for name, write := range map[string]func(w http.ResponseWriter, id string){
+			"json": func(w http.ResponseWriter, id string) {
+				w.Header().Set("Content-Type", jsonType)
+				io.WriteString(w, fill(result, id, most+over))
+			},
+			"event": func(w http.ResponseWriter, id string) {
+				w.Header().Set("Content-Type", eventStream)
+				io.WriteString(w, "data: "+fill(result, id, most+over)+"\n\n")
+			},
+			"events line by line": func(w http.ResponseWriter, id string) {
+				w.Header().Set("Content-Type", eventStream)
+				text := fill(result, id, most+over-1) // the line feed between two data lines counts
+				io.WriteString(w, "data: "+text[:17]+"\ndata: "+text[17:]+"\n\n")
+			},
+		} {
+			t.Run(fmt.Sprintf("%s %+d", name, over), func(t *testing.T) {
+				url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+					if r.Method == http.MethodGet {
+						w.WriteHeader(http.StatusMethodNotAllowed)
+						return
+					}
+					write(w, id)
+				})
+				v := attack(t, nil, url, "--silent", "--max-message-size", strconv.Itoa(most))
+				v.hello()
+				got := v.ask("tools/call", `{"name":"x"}`)
+				if ok := strings.Contains(got, `"result"`); ok != (over == 0) || over > 0 && !strings.Contains(got, "-31006") {
+					t.Errorf("answered %.200s", got)
+				}
+			})
+		}
+		t.Run(fmt.Sprintf("line %+d", over), func(t *testing.T) {
+			url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) { fmt.Fprintf(w, okResult, id) })
+			v := attack(t, nil, url, "--silent", "--max-message-size", strconv.Itoa(most))
+			v.hello()
+			v.say(fill(`{"jsonrpc":"2.0","id":%s,"method":"tools/list","params":{"t":"%s"}}`, "9", most+over))
+			if over == 0 {
+				if got := v.answer("9"); !strings.Contains(got, `"result"`) {
+					t.Errorf("answered %.200s", got)
+				}
+				return
+			}
+			for line := range v.lines {
+				if strings.Contains(line, "larger than") && strings.Contains(line, `"error"`) {
+					break
+				}
+			}
+		})
+		t.Run(fmt.Sprintf("header %+d", over), func(t *testing.T) {
+			url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+				w.Header().Set("X-Large", strings.Repeat("h", maxHeaders-2048+over*8192)) // net/http counts the others too
+				fmt.Fprintf(w, okResult, id)
+			})
+			v := attack(t, nil, url, "--silent", "--no-auto-reconnect")
+			v.hello()
+			if got := v.ask("tools/call", `{"name":"x"}`); strings.Contains(got, `"result"`) != (over == 0) {
+				t.Errorf("answered %.200s", got)
+			}
+		})
+	}
+}
+
+// A megabyte of nothing but brackets is an error, wherever it comes from.
+func TestAttackNesting(t *testing.T) {
+	deep := strings.Repeat("[", 1<<20)
+	for name, c := range map[string]struct{ kind, before, after string }{
+		"json":     {jsonType, `{"jsonrpc":"2.0","id":%s,"result":`, "}"},
+		"event":    {eventStream, `data: {"jsonrpc":"2.0","id":%s,"result":`, "}\n\n"},
+		"batch":    {jsonType, "", ""},
+		"balanced": {jsonType, `{"jsonrpc":"2.0","id":%s,"result":`, strings.Repeat("]", 1<<20) + "}"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+				if r.Method == http.MethodGet {
+					w.WriteHeader(http.StatusMethodNotAllowed)
+					return
+				}
+				w.Header().Set("Content-Type", c.kind)
+				io.WriteString(w, strings.Replace(c.before, "%s", id, 1)+deep+c.after)
+			})
+			v := attack(t, nil, url, "--silent", "--no-auto-reconnect")
+			v.hello()
+			if got := v.ask("tools/call", `{"name":"x"}`); !strings.Contains(got, "-31005") && !strings.Contains(got, "-31002") {
+				t.Errorf("answered %.200s", got)
+			}
+			v.say(`{"jsonrpc":"2.0","id":99,"method":"x","params":` + deep)
+			if got := v.answer("99"); !strings.Contains(got, "-32700") {
+				t.Errorf("the client's own is answered %.200s", got)
+			}
+			if code := v.end(); code != 0 {
+				t.Errorf("exit %d\n%s", code, v.stderr())
+			}
+		})
+	}
+}
+
+// A server that redirects for ever, or elsewhere, gets neither a second thought nor anybody's headers.
+func TestAttackRedirects(t *testing.T) {
+	var mu sync.Mutex
+	elsewhere := 0
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { mu.Lock(); elsewhere++; mu.Unlock() }))
+	t.Cleanup(other.Close)
+	for name, to := range map[string]string{"for ever": "/mcp", "elsewhere": other.URL + "/mcp", "by name": strings.Replace(other.URL, "127.0.0.1", "localhost", 1),
+		"file": "file:///etc/passwd", "nonsense": "http://[::1"} {
+		for _, kind := range []string{"http-only", "sse-only"} {
+			for _, code := range []int{301, 302, 303, 307, 308} {
+				t.Run(fmt.Sprintf("%s %s %d", name, kind, code), func(t *testing.T) {
+					t.Parallel()
+					asked := 0
+					s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						mu.Lock()
+						asked++
+						mu.Unlock()
+						w.Header().Set("Location", to)
+						w.WriteHeader(code)
+					}))
+					t.Cleanup(s.Close)
+					v := attack(t, nil, s.URL+"/mcp", "--transport", kind, "--header", "Authorization: hush", "--no-auto-reconnect")
+					got := v.ask("initialize", victimHello)
+					mu.Lock()
+					defer mu.Unlock()
+					if !strings.Contains(got, `"error"`) || asked > 8 || strings.Contains(got+v.stderr(), "hush") {
+						t.Errorf("asked %d times, answered %s", asked, got)
+					}
+				})
+			}
+		}
+	}
+	t.Cleanup(func() {
+		if elsewhere > 0 {
+			t.Errorf("the other server was contacted %d times", elsewhere)
+		}
+	})
+}
+
+// Ten thousand event ids are one cursor: the last.
+func TestAttackEventIDs(t *testing.T) {
+	const many = 10000
+	id := func(n int) string { return fmt.Sprintf("%0*d", 1000, n) }
+	resumed := make(chan string, 1)
+	url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, call string) {
+		if r.Method == http.MethodGet {
+			if r.Header.Get("Last-Event-ID") == "" {
+				w.WriteHeader(http.StatusMethodNotAllowed)
+				return
+			}
+			resumed <- r.Header.Get("Last-Event-ID")
+			w.Header().Set("Content-Type", eventStream)
+			fmt.Fprintf(w, "data: "+okResult+"\n\n", "2")
+			return
+		}
+		w.Header().Set("Content-Type", eventStream)
+		for n := range many {
+			fmt.Fprintf(w, "id: %s\nretry: 1\ndata: "+noteLine+"\n\n", id(n), "x")
+		}
+	})
+	v := attack(t, nil, url, "--silent")
+	v.hello()
+	if got := v.ask("tools/call", `{"name":"x"}`); !strings.Contains(got, `"result"`) {
+		t.Errorf("answered %s", got)
+	}
+	if got := <-resumed; got != id(many-1) {
+		t.Errorf("resumed after %.30s… of %d bytes", got, len(got))
+	}
+}

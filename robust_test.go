@@ -1,0 +1,362 @@
+package main
+
+// robust_test.go does to the process what systems do: closed, full and blocked pipes, no place to write, stops,
+// crowds, and time.
+
+import (
+	"context"
+	goflag "flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	soakTime  = goflag.Duration("soak", 10*time.Minute, "time that TestRobustSoak lasts in its bubble, and a tenth of it outside where it is more than that")
+	crowdSize = goflag.Int("crowd", 20, "bridges that TestRobustCrowd runs at once")
+)
+
+// answering is a server that does what it is asked.
+func answering(t *testing.T) string {
+	t.Helper()
+	return hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+		if r.Method == http.MethodGet {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		w.Header().Set("Content-Type", jsonType)
+		fmt.Fprintf(w, okResult, id)
+	})
+}
+
+// ended waits for cmd and returns its exit code; a program that hangs is killed and fails the test.
+func ended(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
+	late := time.AfterFunc(30*time.Second, func() {
+		t.Error("the program hangs")
+		cmd.Process.Kill()
+	})
+	defer late.Stop()
+	cmd.Wait()
+	return cmd.ProcessState.ExitCode()
+}
+
+func TestRobustPipes(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the pipes are set up by a shell")
+	}
+	url := answering(t)
+	hello := `{"jsonrpc":"2.0","id":1,"method":"initialize","params":` + victimHello + `}` + "\n"
+	// pipes starts the program with its pipes arranged by a shell: "$@" is the program.
+	pipes := func(arranged string) *exec.Cmd {
+		cmd := victimCommand(t.TempDir(), nil, url, "--debug")
+		shell := exec.Command("/bin/sh", append([]string{"-c", arranged, "sh"}, cmd.Args...)...)
+		shell.Env = append(cmd.Env, "PATH=/usr/bin:/bin")
+		return shell
+	}
+	t.Run("no standard input", func(t *testing.T) {
+		cmd := pipes(`exec "$@" <&-`)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if code := ended(t, cmd); code != 0 {
+			t.Errorf("exit %d", code)
+		}
+	})
+	t.Run("empty standard input", func(t *testing.T) {
+		cmd := pipes(`exec "$@" </dev/null`)
+		if out, err := cmd.Output(); err != nil || len(out) > 0 {
+			t.Errorf("%v %s", err, out)
+		}
+	})
+	t.Run("no standard output", func(t *testing.T) {
+		cmd := pipes(`exec "$@" >&-`)
+		cmd.Stdin = strings.NewReader(hello)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if code := ended(t, cmd); code != 0 {
+			t.Errorf("exit %d", code)
+		}
+	})
+	t.Run("standard output that is closed later", func(t *testing.T) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := victimCommand(t.TempDir(), nil, url)
+		cmd.Stdout = w
+		in, err := cmd.StdinPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		r.Close()
+		io.WriteString(in, hello)
+		code := ended(t, cmd) // standard input is still open
+		in.Close()
+		if code != 0 {
+			t.Errorf("exit %d", code)
+		}
+	})
+	t.Run("a full disk for standard output", func(t *testing.T) {
+		if _, err := os.Stat("/dev/full"); err != nil {
+			t.Skip(err)
+		}
+		cmd := pipes(`exec "$@" >/dev/full`)
+		cmd.Stdin = strings.NewReader(hello)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if code := ended(t, cmd); code != 0 {
+			t.Errorf("exit %d", code)
+		}
+	})
+	t.Run("no standard error", func(t *testing.T) {
+		cmd := pipes(`exec "$@" 2>&-`)
+		cmd.Stdin = strings.NewReader(hello)
+		if out, err := cmd.Output(); err != nil || !strings.Contains(string(out), `"result"`) {
+			t.Errorf("%v %s", err, out)
+		}
+	})
+	t.Run("standard error that is closed later", func(t *testing.T) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := victimCommand(t.TempDir(), nil, url, "--debug")
+		cmd.Stderr = w
+		cmd.Stdin = strings.NewReader(strings.Repeat("no JSON\n", 100) + hello)
+		r.Close()
+		out, err := cmd.Output()
+		w.Close()
+		if err != nil || !strings.Contains(string(out), `"result"`) {
+			t.Errorf("%v %s", err, out)
+		}
+	})
+	t.Run("standard error that nobody reads", func(t *testing.T) {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		cmd := victimCommand(t.TempDir(), nil, "http://127.0.0.1:1/mcp", "--debug", "--initial-retry-delay", "1ms", "--max-retry-delay", "1ms", "--max-retries", "-1")
+		cmd.Stderr = w
+		cmd.Stdin = strings.NewReader(strings.Repeat(`{"jsonrpc":"2.0","id":1}`+"\n", 3000) + hello)
+		out, err := cmd.Output()
+		if err != nil || strings.Count(string(out), "\n") != 3001 {
+			t.Errorf("%v, %d lines", err, strings.Count(string(out), "\n"))
+		}
+	})
+}
+
+func TestRobustPlaces(t *testing.T) {
+	url := answering(t)
+	for name, c := range map[string]struct {
+		env  []string
+		args []string
+		code int
+		want string
+	}{
+		"a home that is no folder":  {[]string{"HOME=" + os.DevNull, "MCP_REMOTE_CONFIG_DIR="}, nil, 0, "nothing will be stored"},
+		"a place that is no folder": {[]string{"MCP_REMOTE_CONFIG_DIR=" + os.DevNull}, nil, 0, "nothing will be stored"},
+		"no home":                   {[]string{"HOME=", "USERPROFILE=", "MCP_REMOTE_CONFIG_DIR="}, nil, 2, "--token-store memory"},
+		"no home, nothing stored":   {[]string{"HOME=", "USERPROFILE=", "MCP_REMOTE_CONFIG_DIR="}, []string{"--token-store", "memory"}, 0, ""},
+		"a log that cannot be":      {nil, []string{"--log-file", filepath.Join(os.DevNull, "x")}, 2, "where you may write"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := attack(t, c.env, append(c.args, url)...)
+			if c.code == 0 {
+				v.hello()
+				if got := v.ask("tools/list", "{}"); !strings.Contains(got, `"result"`) {
+					t.Errorf("answered %s", got)
+				}
+			}
+			if code := v.end(); code != c.code || !strings.Contains(v.stderr(), c.want) {
+				t.Errorf("exit %d, want %d with %q\n%s", code, c.code, c.want, v.stderr())
+			}
+		})
+	}
+	t.Run("a full disk for the audit", func(t *testing.T) {
+		if _, err := os.Stat("/dev/full"); err != nil {
+			t.Skip(err)
+		}
+		v := attack(t, nil, url, "--audit-file", "/dev/full", "--audit-required")
+		if code := v.end(); code == 0 {
+			t.Errorf("an audit file that is a device was accepted\n%s", v.stderr())
+		}
+	})
+}
+
+// A call outlives the process being stopped for a while.
+func TestRobustStopped(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there is no such signal")
+	}
+	asked, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+		if r.Method == http.MethodGet {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		once.Do(func() { close(asked) })
+		<-release
+		w.Header().Set("Content-Type", jsonType)
+		fmt.Fprintf(w, okResult, id)
+	})
+	v := attack(t, nil, url)
+	v.hello()
+	v.say(`{"jsonrpc":"2.0","id":"q","method":"tools/call","params":{"name":"x"}}`)
+	<-asked
+	stop(t, v.cmd.Process)
+	close(release)
+	v.say(`{"jsonrpc":"2.0","id":"r","method":"tools/list"}`)
+	resume(t, v.cmd.Process)
+	for left := 2; left > 0; {
+		line, ok := <-v.lines
+		if !ok {
+			t.Fatalf("the program ended\n%s", v.stderr())
+		}
+		if strings.Contains(line, `"id":"q"`) || strings.Contains(line, `"id":"r"`) {
+			left--
+			if !strings.Contains(line, `"result"`) {
+				t.Errorf("answered %s", line)
+			}
+		}
+	}
+	if code := v.end(); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+}
+
+// Many bridges of one user share a folder and a machine.
+func TestRobustCrowd(t *testing.T) {
+	url := answering(t)
+	home := t.TempDir()
+	var all []*victim
+	for range *crowdSize {
+		all = append(all, attack(t, []string{"MCP_REMOTE_CONFIG_DIR=" + home}, url, "--silent"))
+	}
+	for _, v := range all {
+		v.say(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":` + victimHello + `}`)
+	}
+	for _, v := range all {
+		if got := v.answer("1"); !strings.Contains(got, `"result"`) {
+			t.Errorf("answered %s", got)
+		}
+		v.say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+		v.next = 1
+		if got := v.ask("tools/list", "{}"); !strings.Contains(got, `"result"`) {
+			t.Errorf("answered %s", got)
+		}
+	}
+	if _, out, _ := runCommand(t, home, "status"); strings.Count(out, "\n") != *crowdSize {
+		t.Errorf("status knows of %d of %d\n%s", strings.Count(out, "\n"), *crowdSize, out)
+	}
+	for _, v := range all {
+		if code := v.end(); code != 0 || v.stderr() != "" {
+			t.Errorf("exit %d\n%s", code, v.stderr())
+		}
+	}
+	if _, out, _ := runCommand(t, home, "status"); !strings.HasPrefix(out, "no bridge") {
+		t.Errorf("afterwards there are\n%s", out)
+	}
+}
+
+// A drop every second, for as long as one likes: at the end there are as many goroutines, and as much is in
+// use, as at the beginning.
+func TestRobustSoak(t *testing.T) {
+	for name, s := range map[string]*fakeServer{"Streamable HTTP": {streams: true, ids: true}, "HTTP+SSE": {kind: fakeSSE}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newMemNet()
+				s.start(t, n.listen("mcp.test:80"))
+				h := newQuietHost(t, n, testOptions())
+				h.hello()
+				h.list()
+				turn := func(seconds int) (calls int) {
+					for range seconds {
+						h.answer(h.call("look", `"key":"k"`), time.Minute)
+						calls++
+						n.reset()
+						time.Sleep(time.Second)
+						s.set(func() { s.seen = nil }) // the server's own memory is not what is looked at
+					}
+					return calls
+				}
+				measure := func() (goroutines int, heap uint64) {
+					time.Sleep(time.Minute)
+					synctest.Wait()
+					runtime.GC()
+					runtime.GC()
+					var m runtime.MemStats
+					runtime.ReadMemStats(&m)
+					return runtime.NumGoroutine(), m.HeapAlloc
+				}
+				turn(60)
+				g0, h0 := measure()
+				calls := turn(int(soakTime.Seconds()))
+				g1, h1 := measure()
+				t.Logf("%d drops; goroutines %d, then %d; heap %d KiB, then %d KiB; %d lines open", calls, g0, g1, h0>>10, h1>>10, n.open())
+				if g1 > g0+5 || h1 > h0+h0/2+1<<20 || n.open() > 8 {
+					t.Errorf("goroutines %d, then %d; heap %d, then %d; %d lines open", g0, g1, h0, h1, n.open())
+				}
+			})
+		})
+	}
+	t.Run("process", func(t *testing.T) {
+		env := shipped(t)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		s := &fakeServer{streams: true}
+		l := onLoopback(t)
+		s.start(t, l)
+		v := attack(t, env, "http://"+l.Addr().String()+"/mcp", "--silent")
+		v.hello()
+		v.ask("tools/list", "{}")
+		fds := func() int {
+			all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", v.cmd.Process.Pid))
+			return len(all)
+		}
+		pause := time.Duration(0) // as fast as it goes, where the soak is not asked for
+		rounds := 60
+		if *soakTime > 10*time.Minute {
+			pause, rounds = time.Second, int(soakTime.Seconds())/10
+		}
+		var f0, m0 int
+		for i := range rounds {
+			v.ask("tools/call", `{"name":"look","arguments":{"key":"k"}}`)
+			s.cut()
+			s.set(func() { s.seen = nil })
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			if i == rounds/4 {
+				f0, m0 = fds(), v.memory("VmRSS")
+			}
+		}
+		f1, m1 := fds(), v.memory("VmRSS")
+		t.Logf("%d drops; descriptors %d, then %d; resident %d MiB, then %d MiB", rounds, f0, f1, m0, m1)
+		if f1 > f0+8 || m1 > m0+16 {
+			t.Errorf("descriptors %d, then %d; resident %d MiB, then %d MiB", f0, f1, m0, m1)
+		}
+		if code := v.end(); code != 0 {
+			t.Errorf("exit %d", code)
+		}
+	})
+}

@@ -1,0 +1,165 @@
+package main
+
+// security_test.go holds SECURITY.md to the program: the tests that it names exist, the tables are what the code
+// says, and what is written to disk is on its list. TestPowers compares the auditor's map.
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func document(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// Every test and fuzz target that a document names exists.
+func TestSecurityNames(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, f := range files {
+		code.WriteString(document(t, f))
+	}
+	named := 0
+	for _, doc := range []string{"SECURITY.md", "CONTRIBUTING.md", "README.md"} {
+		for _, name := range regexp.MustCompile(`\b(Test|Fuzz)[A-Z][A-Za-z0-9]*`).FindAllString(document(t, doc), -1) {
+			named++
+			if !regexp.MustCompile(`(?m)^func ` + name + `\(`).MatchString(code.String()) {
+				t.Errorf("%s names %s: there is no such test", doc, name)
+			}
+		}
+	}
+	if named < 30 {
+		t.Errorf("only %d tests are named", named)
+	}
+}
+
+// Every flag that it speaks of exists, and every file.
+func TestSecurityFlags(t *testing.T) {
+	doc := document(t, "SECURITY.md")
+	known := map[string]bool{}
+	for _, f := range new(draft).flags() {
+		known["--"+f.name] = true
+	}
+	for _, flag := range regexp.MustCompile("--[a-z][a-z0-9-]*").FindAllString(doc, -1) {
+		if !known[flag] {
+			t.Errorf("there is no flag %s", flag)
+		}
+	}
+	for _, file := range regexp.MustCompile(`\b[a-z][a-z_]*\.go\b`).FindAllString(doc, -1) {
+		if _, err := os.Stat(file); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The table of limits is that of the code.
+func TestSecurityLimits(t *testing.T) {
+	doc := document(t, "SECURITY.md")
+	bytes := func(n int64) string {
+		if n%(1<<20) == 0 {
+			return fmt.Sprintf("%d MiB", n>>20)
+		}
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	c, err := parse([]string{"https://mcp.example"}, readmeMachine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := [][2]string{
+		{"one message, either way (`--max-message-size`)", bytes(int64(c.bridge.maxMessage))},
+		{"all messages (`--max-memory`)", bytes(int64(c.bridge.maxMemory))},
+		{"response headers", bytes(maxHeaders)},
+		{"an answer of an authorization server", bytes(maxMetadata)},
+		{"redirects in a row", fmt.Sprint(maxRedirects)},
+		{"an event's name or id", bytes(maxField)},
+		{"an error answer that is looked at", bytes(maxErrorBody)},
+		{"nesting of JSON", fmt.Sprint(maxDepth)},
+		{"a stored file", bytes(maxStoreFile)},
+		{"a status file that is believed", bytes(maxStatus)},
+		{"output of the header command", fmt.Sprintf("%s in %.0f s", bytes(commandOutput), commandLimit.Seconds())},
+		{"the log file, before it is moved", bytes(maxLog)},
+		{"text of others in one of our lines", fmt.Sprintf("%d characters", maxText)},
+	}
+	want := "| what | at most |\n|---|---|\n"
+	for _, r := range rows {
+		want += "| " + r[0] + " | " + r[1] + " |\n"
+	}
+	if !strings.Contains(doc, "\n"+want+"\n") {
+		t.Errorf("its table of limits is not this:\n%s", want)
+	}
+}
+
+// Every name of a stored file that stands in the code is on the list, and nothing but these.
+func TestSecurityFiles(t *testing.T) {
+	doc := document(t, "SECURITY.md")
+	_, table, _ := strings.Cut(doc, "| holds | until |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(table, -1) {
+		name := strings.NewReplacer("HASH_", "", "STATE", "", "PID", "%d", "…", "").Replace(m[1])
+		if strings.HasPrefix(m[1], "HASH_") || strings.HasPrefix(m[1], "redial_") || strings.HasPrefix(m[1], "…") {
+			listed[name] = false
+		}
+	}
+	_, all := sources(t)
+	for _, s := range all {
+		for _, m := range regexp.MustCompile(`"_?([a-z_%]*\.(?:json|txt)|[^"]*\.(?:tmp|takeover|corrupt))"|"((?:code_verifier|discovery_state)_)"\+state\+"(\.[a-z]+)"`).FindAllStringSubmatch(string(s.text), -1) {
+			name := m[1] + m[2] + m[3]
+			if i := strings.LastIndex(name, "."); strings.Contains(" .tmp .takeover .corrupt", name[i:]) {
+				name = name[i:]
+			}
+			if _, ok := listed[name]; !ok && name != ".json" && name != ".txt" {
+				t.Errorf("%s writes %q, which is not on the list", s.name, name)
+			}
+			listed[name] = true
+		}
+	}
+	for name, found := range listed {
+		if !found && name != "" {
+			t.Errorf("%q is on the list, and not in the code", name)
+		}
+	}
+}
+
+// The commands that it shows are run: by .ci/run, by a test, or as they stand for as long as one likes.
+func TestSecurityCommands(t *testing.T) {
+	release := document(t, "release.sh")
+	flags := regexp.MustCompile(`flag\.\w+\("(\w+)"`)
+	var own []string
+	for _, f := range []string{"attack_test.go", "robust_test.go"} {
+		for _, m := range flags.FindAllStringSubmatch(document(t, f), -1) {
+			own = append(own, "-"+m[1])
+		}
+	}
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(document(t, "SECURITY.md"), -1) {
+		for line := range strings.Lines(block[1]) {
+			line = strings.TrimSpace(line)
+			switch words := strings.Fields(line); {
+			case strings.Contains(line, "go install"):
+				if !strings.Contains(release, line) {
+					t.Errorf("release.sh does not say: %s", line)
+				}
+			case words[0] == "go" && words[1] == "test":
+				for _, w := range words {
+					if strings.HasPrefix(w, "-") && !strings.Contains(" -run -timeout -fuzz -fuzztime "+strings.Join(own, " ")+" ", " "+w+" ") {
+						t.Errorf("%s: there is no flag %s", line, w)
+					}
+				}
+			default:
+				t.Errorf("nothing runs: %s", line)
+			}
+		}
+	}
+}
