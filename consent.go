@@ -270,14 +270,13 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 	}
 }
 
-// forget deletes one begun sign-in, and all that are too old.
+// forget deletes one begun sign-in, all that are too old, and what a process that was killed left half written.
 func (a *authorizer) forget(state string) {
-	for _, prefix := range []string{"code_verifier_", "discovery_state_"} {
-		files, _ := a.store.list(a.file(prefix))
-		for _, f := range files {
-			if time.Since(f.at) > personLimit || strings.HasPrefix(f.name, a.file(prefix+state+".")) {
-				a.store.remove(f.name)
-			}
+	files, _ := a.store.list(a.file(""))
+	for _, f := range files {
+		begun := strings.HasPrefix(f.name, a.file("code_verifier_")) || strings.HasPrefix(f.name, a.file("discovery_state_"))
+		if begun && strings.Contains(f.name, "_"+state+".") || time.Since(f.at) > personLimit && (begun || strings.HasSuffix(f.name, ".tmp")) {
+			a.store.remove(f.name)
 		}
 	}
 }

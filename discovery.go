@@ -201,16 +201,20 @@ func (a *authorizer) describe(ctx context.Context, issuer string, legacy bool) (
 	return m, err
 }
 
-// known is the discovery for an issuer that a stored credential came from.
+// known is the discovery for the issuer of a stored credential. Nobody else gets to see that.
 func (a *authorizer) known(ctx context.Context, t *tokens) (*discovery, error) {
 	if a.found != nil && a.found.Server.Issuer == t.Issuer {
 		return a.found, nil
 	}
-	if t.Issuer == "" || t.Resource == "" || a.o.tokenEndpoint != "" { // not stored by us
-		return a.discover(ctx, nil)
+	if t.Issuer != "" && t.Resource != "" && a.o.tokenEndpoint == "" {
+		m, err := a.describe(ctx, t.Issuer, origin(a.o.server) == t.Issuer)
+		return &discovery{Issuer: t.Issuer, Server: m, Resource: resourceMetadata{Resource: t.Resource}}, err
 	}
-	m, err := a.describe(ctx, t.Issuer, origin(a.o.server) == t.Issuer)
-	return &discovery{Issuer: t.Issuer, Server: m, Resource: resourceMetadata{Resource: t.Resource}}, err
+	d, err := a.discover(ctx, nil) // not stored by us: the resource is not known
+	if err == nil && d.Server.Issuer != t.Issuer {
+		err = errors.New("what is stored is from another authorization server")
+	}
+	return d, err
 }
 
 // resource is the RFC 8707 parameter: the same in every request; "" is to send none.

@@ -826,3 +826,44 @@ func TestTokenDuringStepUp(t *testing.T) {
 		}
 	})
 }
+
+// What mcp-remote has stored does not say for which resource. If that cannot be found out without a challenge, the
+// refresh token goes nowhere until there is one; it never goes to another than its issuer.
+func TestRefreshOnlyAtItsIssuer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newMemWorld(t)
+		w.server.at = "/custom/place.json"
+		a := w.signedIn()
+		stored := a.stored()
+		stored.Resource = ""
+		if err := a.store.writeJSON(a.file("tokens.json"), stored); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(59*time.Minute + time.Second)
+		w.mustCall(a) // still good
+		time.Sleep(time.Hour)
+		w.mustCall(a)
+		if slices.Contains(w.server.requests, "POST /token") || w.as.count("POST /tenant/token") != 1 {
+			t.Errorf("requests %q, %q", w.server.requests, w.as.asked())
+		}
+	})
+}
+
+// What a process that was killed left half written does not stay for ever.
+func TestForgetsLeftovers(t *testing.T) {
+	w := newWorld(t)
+	w.person()
+	a := w.instance(nil)
+	old := time.Now().Add(-personLimit - time.Second)
+	for name, left := range map[string]bool{"tokens.json.1.x.tmp": false, "code_verifier_x.txt": false, "discovery_state_x.json": false, "debug.log": true, "handshake.json": true} {
+		if err := errors.Join(a.store.write(a.file(name), []byte("x")), a.store.root.Chtimes(a.file(name), old, old)); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if _, err := a.store.read(a.file(name)); (err == nil) != left {
+				t.Errorf("%s: %v", name, err)
+			}
+		}()
+	}
+	w.mustCall(a)
+}

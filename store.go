@@ -61,6 +61,11 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	}
 	s := &store{root: root, log: log}
 	s.tighten(".", 0o700)
+	if home, err := os.UserHomeDir(); runtime.GOOS == "windows" && err == nil {
+		if below, err := filepath.Rel(home, dir); err != nil || !filepath.IsLocal(below) {
+			log.Warn("credentials are stored outside of your profile: check who may read that folder")
+		}
+	}
 	return s, nil
 }
 
