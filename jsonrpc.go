@@ -455,6 +455,9 @@ func (m message) size() int {
 
 // body reads the message as it goes over the wire, without a final newline.
 func (m message) body() io.Reader {
+	if m.as == "" {
+		return bytes.NewReader(m.raw) // net/http copies what has several parts through buffers of 32 KiB
+	}
 	before, id, after := m.parts()
 	return io.MultiReader(bytes.NewReader(before), strings.NewReader(id), bytes.NewReader(after))
 }

@@ -190,7 +190,7 @@ func newBridge(o options, world outside, log *slog.Logger, mem *budget) *bridge 
 		ledger:  newLedger(randomPrefix()),
 		filter:  newFilter(o.tools),
 		batch:   map[string]*group{},
-		events:  make(chan event, 64),
+		events:  make(chan event, 16),
 		ended:   make(chan struct{}),
 	}
 }
