@@ -833,13 +833,6 @@ func (b *bridge) delay(floor time.Time) {
 	}
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
 // stir lets a line of the client wake the bridge or cut a wait short: at most once a second, never below the
 // server's floor.
 func (b *bridge) stir() {

@@ -257,3 +257,10 @@ func (b *bridge) redialling() string {
 	}
 	return text
 }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
