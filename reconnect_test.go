@@ -67,7 +67,7 @@ func newHostLog(t *testing.T, n *memNet, o options, logTo io.Writer) *host {
 			h.signs = h.signs[1:]
 			return f()
 		},
-		remember: func(s snapshot) { h.snaps = append(h.snaps, s) },
+		remember: func(s snapshot) { h.snaps = append(h.snaps[max(0, len(h.snaps)-100):], s) }, // the newest
 	}, log, w.mem)
 	in, inw := io.Pipe()
 	outr, out := io.Pipe()

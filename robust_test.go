@@ -295,8 +295,7 @@ func TestRobustSoak(t *testing.T) {
 						n.reset()
 						time.Sleep(time.Second)
 						synctest.Wait()
-						h.snaps = nil // what the test itself remembers is not what is looked at
-						s.set(func() {
+						s.set(func() { // what the server itself remembers is not what is looked at
 							s.seen = nil
 							for _, x := range s.sessions {
 								for i := range max(0, len(x.streams)-8) {
