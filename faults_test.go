@@ -6,11 +6,14 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // TestReconnect plays every fault on every transport where it makes sense, and prints how that went. With -run
@@ -62,4 +65,241 @@ func scenarioKinds(text string) map[string]bool {
 		}
 	}
 	return on
+}
+
+// TestCutAnywhere cuts the line after every byte of an answer, on the transport that can resume and on those that
+// cannot: a call runs once, and a tool that may be repeated is answered wherever the cut was.
+func TestCutAnywhere(t *testing.T) {
+	for name, ids := range map[string]bool{"with ids": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			for at := 1; at < 700; at += 7 {
+				synctest.Test(t, func(t *testing.T) {
+					n := newMemNet()
+					s := &fakeServer{streams: true, ids: ids, noStream: !ids}
+					s.start(t, n.listen("mcp.test:80"))
+					h := newQuietHost(t, n, testOptions())
+					h.hello()
+					h.list()
+					time.Sleep(5 * time.Second)
+					n.fin() // so that the next call dials
+					synctest.Wait()
+					n.breakNext(-1, at)
+					one := h.call("look", `"key":"safe"`)
+					if got := h.answer(one, time.Minute); !strings.Contains(got, `"result"`) {
+						t.Errorf("cut after %d bytes: %s", at, got)
+					}
+					n.fin()
+					synctest.Wait()
+					n.breakNext(-1, at)
+					two := h.call("add", `"key":"unsafe"`)
+					if got := h.answer(two, time.Minute); !strings.Contains(got, `"result"`) && !strings.Contains(got, "-31002") {
+						t.Errorf("cut after %d bytes: %s", at, got)
+					}
+					if got := s.runs("unsafe"); got > 1 {
+						t.Errorf("cut after %d bytes: ran %d times", at, got)
+					}
+					s.check(t)
+				})
+			}
+		})
+	}
+}
+
+// TestFiftyBridges restarts the server of fifty: their redials are spread, and stay so.
+func TestFiftyBridges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet()
+		s := &fakeServer{kind: fakeSSE}
+		s.start(t, n.listen("mcp.test:80"))
+		var hosts []*host
+		o := testOptions()
+		o.maxRetries = -1
+		for range 50 {
+			h := newQuietHost(t, n, o)
+			h.hello()
+			hosts = append(hosts, h)
+		}
+		time.Sleep(65 * time.Second) // not at the time of a ping
+		for _, h := range hosts {
+			for len(h.lines) > 0 {
+				<-h.lines
+			}
+		}
+		dialled := func(from, to time.Duration) (tries int, most int) {
+			time.Sleep(from)
+			before, _ := n.dialled()
+			start := before
+			const slot = 50 * time.Millisecond
+			for range (to - from) / slot {
+				time.Sleep(slot)
+				now, _ := n.dialled()
+				most = max(most, now-before)
+				before = now
+			}
+			return before - start, most
+		}
+		s.restart()
+		n.refuse(true)
+		n.reset()
+		first, most := dialled(0, 250*time.Millisecond)
+		t.Logf("first attempts: %d within 250 ms, at most %d in 50 ms", first, most)
+		if first < 50 || most > 30 {
+			t.Errorf("%d first attempts within 250 ms, %d of them within 50 ms", first, most)
+		}
+		later, most := dialled(0, 30*time.Second)
+		t.Logf("later attempts: %d in 30 s, at most %d in 50 ms", later, most)
+		if most > 12 {
+			t.Errorf("%d of %d later attempts within 50 ms", most, later)
+		}
+		n.refuse(false)
+		time.Sleep(time.Minute)
+		if s.sessionsMade() != 100 {
+			t.Errorf("%d sessions in the end, want 100", s.sessionsMade())
+		}
+	})
+}
+
+// TestClientPauses holds that a client which does not read bounds the bridge's memory, and stops the server.
+func TestClientPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet()
+		s := &fakeServer{streams: true}
+		s.start(t, n.listen("mcp.test:80"))
+		o := testOptions()
+		o.maxMemory, o.maxMessage = 8<<20, 1<<20
+		h := newQuietHost(t, n, o)
+		h.hello()
+		n.latency(time.Second)
+		const calls = 40
+		for range calls { // nobody takes their answers: the channel of lines is filled below
+			h.call("big", `"bytes":1000000,"key":"k"`)
+		}
+		for len(h.lines) < cap(h.lines) {
+			h.lines <- "{}"
+		}
+		time.Sleep(time.Minute)
+		h.b.mem.mu.Lock()
+		used := h.b.mem.used
+		h.b.mem.mu.Unlock()
+		if most := int64(o.maxMemory + o.maxMessage); int64(used) > most {
+			t.Errorf("%d bytes are held, of %d", used, most)
+		}
+		if n.open() < calls/2 {
+			t.Errorf("%d lines are open: the server was not held up", n.open())
+		}
+		for range cap(h.lines) {
+			<-h.lines
+		}
+		for range calls {
+			if got := h.hear(time.Minute); !strings.Contains(got, `"result"`) {
+				t.Errorf("after the pause: %.200s", got)
+			}
+		}
+		h.in.Close()
+		<-h.ended
+		time.Sleep(10 * time.Second) // for dials of which nobody waits any more
+	})
+}
+
+// TestOutageIsTwoLines holds what a person sees of an outage: that the line is lost, and that it is back.
+func TestOutageIsTwoLines(t *testing.T) {
+	for _, s := range []*fakeServer{{}, {kind: fakeSSE}} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newMemNet()
+			s.start(t, n.listen("mcp.test:80"))
+			var log strings.Builder
+			o := testOptions()
+			o.maxDelay, o.initialDelay = 2*time.Second, time.Second
+			o.maxRetries = -1
+			h := newHostLog(t, n, o, &log)
+			h.hello()
+			time.Sleep(time.Second)
+			log.Reset()
+			n.refuse(true)
+			s.restart()
+			n.reset()
+			id := h.call("add", `"key":"a"`)
+			time.Sleep(15 * time.Second)
+			n.refuse(false)
+			got := h.answer(id, 30*time.Second)
+			synctest.Wait()
+			var shown []string
+			for line := range strings.Lines(log.String()) {
+				if !strings.Contains(line, "level=DEBUG") {
+					shown = append(shown, line)
+				}
+			}
+			if len(shown) != 2 || !strings.Contains(shown[0], "the line was lost") || !strings.Contains(shown[1], "reconnected") ||
+				!strings.Contains(shown[1], "after=") || !strings.Contains(shown[1], "newSession=true") || !strings.Contains(shown[1], "heldCalls=1") {
+				t.Errorf("an outage showed %q before %s", shown, got)
+			}
+		})
+	}
+}
+
+// BenchmarkRedial measures in virtual time, where only the waits of the bridge count: from "the server is back" to
+// "the held call is answered", over restarts with outages of up to ten seconds; and from an idle cut to a new session.
+func BenchmarkRedial(b *testing.B) {
+	for b.Loop() {
+		var back, cut []time.Duration
+		b.StopTimer()
+		// testing/synctest wants a T; the figures are printed by it.
+		testing.RunTests(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "redial", F: func(t *testing.T) {
+			for range 50 {
+				synctest.Test(t, func(t *testing.T) { back = append(back, heldFor(t)) })
+				synctest.Test(t, func(t *testing.T) { cut = append(cut, idleCut(t)) })
+			}
+		}}})
+		b.StartTimer()
+		slices.Sort(back)
+		slices.Sort(cut)
+		b.ReportMetric(float64(back[25].Milliseconds()), "ms/back-p50")
+		b.ReportMetric(float64(back[49].Milliseconds()), "ms/back-p99")
+		b.ReportMetric(float64(cut[25].Milliseconds()), "ms/idle-cut-p50")
+		b.ReportMetric(float64(cut[49].Milliseconds()), "ms/idle-cut-p99")
+	}
+}
+
+// heldFor is how long a call that was made in an outage waits for its answer once the server is back.
+func heldFor(t *testing.T) time.Duration {
+	n := newMemNet()
+	s := &fakeServer{}
+	s.start(t, n.listen("mcp.test:80"))
+	h := newQuietHost(t, n, testOptions())
+	h.hello()
+	time.Sleep(20 * time.Second)
+	n.refuse(true)
+	s.restart()
+	n.reset()
+	id := h.call("add", `"key":"a"`)
+	time.Sleep(rand.N(10 * time.Second))
+	n.refuse(false)
+	start := time.Now()
+	h.answer(id, time.Minute)
+	return time.Since(start)
+}
+
+// idleCut is how long a healthy HTTP+SSE server waits for the new session after it has ended the idle stream.
+func idleCut(t *testing.T) time.Duration {
+	n := newMemNet()
+	s := &fakeServer{kind: fakeSSE}
+	s.start(t, n.listen("mcp.test:80"))
+	h := newQuietHost(t, n, testOptions())
+	h.hello()
+	time.Sleep(20 * time.Second)
+	n.fin()
+	start := time.Now()
+	h.hear(time.Minute) // list_changed: the session stands
+	return time.Since(start)
+}
+
+// TestIdleCut holds the first reconnect after an idle cut to 300 ms; round trips take no time here.
+func TestIdleCut(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			if d := idleCut(t); d > 300*time.Millisecond {
+				t.Errorf("the line was back after %v", d)
+			}
+		})
+	}
 }

@@ -795,7 +795,7 @@ func (b *bridge) down(e *exchangeError) {
 		pause = b.backoff(b.failures)
 		b.failures++
 	}
-	if b.failures > b.maxRetries && slices.ContainsFunc(b.queue, func(c *call) bool { return now.Sub(c.arrived) < patience(c) }) {
+	if b.maxRetries >= 0 && b.failures > b.maxRetries && slices.ContainsFunc(b.queue, func(c *call) bool { return now.Sub(c.arrived) < patience(c) }) {
 		b.failures-- // too early for an error: the round goes on
 	}
 	if !b.autoReconnect && (e.fate != gone || len(b.queue) == 0) || b.maxRetries >= 0 && b.failures > b.maxRetries {
