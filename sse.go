@@ -20,7 +20,7 @@ import (
 
 const (
 	minBuffer    = 4 << 10          // bytes a reader starts with: most streams are idle
-	maxBuffer    = 64 << 10         // bytes it goes on with; a line that is longer is taken in parts
+	maxBuffer    = 128 << 10        // bytes it goes on with; a line that is longer is taken in parts
 	maxField     = 4 << 10          // bytes of an event's name or id
 	endpointWait = 10 * time.Second // from opening the stream to the endpoint event
 )
