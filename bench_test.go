@@ -62,7 +62,6 @@ type benchRow struct {
 	kinds string // "" is all
 	unit  string // whose ratio counts
 	fresh bool   // each round has processes of its own
-	alone bool   // naive has nothing to show here
 	run   func(p *peer) sample
 }
 
@@ -160,9 +159,6 @@ func (x *bench) measure(b *testing.B, kind string, row benchRow) {
 	samples := map[bool][]sample{}
 	peers := map[bool]*peer{}
 	sides := []bool{false, true}
-	if row.alone {
-		sides = sides[:1]
-	}
 	round := func(keep bool) {
 		for _, naive := range sides {
 			p := peers[naive]
