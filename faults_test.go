@@ -264,10 +264,12 @@ func BenchmarkRedial(b *testing.B) {
 func heldFor(t *testing.T) time.Duration {
 	n := newMemNet()
 	s := &fakeServer{}
+	o := testOptions()
+	o.holdTimeout = time.Minute // so that every call is held until the server is back
 	s.start(t, n.listen("mcp.test:80"))
-	h := newQuietHost(t, n, testOptions())
+	h := newQuietHost(t, n, o)
 	h.hello()
-	time.Sleep(20 * time.Second)
+	time.Sleep(time.Second)
 	n.refuse(true)
 	s.restart()
 	n.reset()
@@ -275,7 +277,9 @@ func heldFor(t *testing.T) time.Duration {
 	time.Sleep(rand.N(10 * time.Second))
 	n.refuse(false)
 	start := time.Now()
-	h.answer(id, time.Minute)
+	if got := h.answer(id, time.Minute); !strings.Contains(got, `"result"`) {
+		t.Errorf("the held call was not answered: %s", got)
+	}
 	return time.Since(start)
 }
 
