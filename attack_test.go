@@ -36,7 +36,7 @@ type victim struct {
 	next  int
 
 	mu   sync.Mutex
-	outs bytes.Buffer // everything on standard output
+	outs bytes.Buffer // the first mebibyte of standard output
 	errs bytes.Buffer // everything on standard error
 }
 
@@ -98,11 +98,11 @@ func attack(t *testing.T, env []string, args ...string) *victim {
 				close(v.lines)
 				return
 			}
-			if len(line) < 1<<16 {
-				v.mu.Lock()
+			v.mu.Lock()
+			if v.outs.Len() < 1<<20 {
 				v.outs.WriteString(line)
-				v.mu.Unlock()
 			}
+			v.mu.Unlock()
 			v.lines <- line
 		}
 	})
