@@ -196,8 +196,8 @@ func TestSupplyChainInstall(t *testing.T) {
 	}
 	tool(t, t.TempDir(), env, "go", "install", "-trimpath", testModule+"@"+testVersion)
 	text := tool(t, ".", nil, bin, "--version")
-	want := fmt.Sprintf(`^mcp-redial %s\nsum h1:[A-Za-z0-9+/]{43}=\n%s %s/%s\nFIPS 140-3 mode: false\n$`,
-		testVersion, regexp.QuoteMeta(runtime.Version()), runtime.GOOS, runtime.GOARCH)
+	want := fmt.Sprintf(`^mcp-redial %s\nsum h1:[A-Za-z0-9+/]{43}=\n%s %s/%s\nFIPS 140-3 mode: %t\n$`,
+		testVersion, regexp.QuoteMeta(runtime.Version()), runtime.GOOS, runtime.GOARCH, fips140.Enabled())
 	if !regexp.MustCompile(want).MatchString(text) {
 		t.Errorf("--version says %q, want %s", text, want)
 	}
