@@ -296,3 +296,42 @@ func TestTooLongFromClient(t *testing.T) {
 		}
 	})
 }
+
+// Tools that may not be called are neither shown nor sent, and a tool that no list has named is looked up first,
+// also while the line drops.
+func TestToolsFiltered(t *testing.T) {
+	for _, kind := range []fakeKind{fakeStreamable, fakeSSE} {
+		synctest.Test(t, func(t *testing.T) {
+			n, s := newMemNet(), &fakeServer{kind: kind}
+			s.start(t, n.listen("mcp.test:80"))
+			o := testOptions()
+			o.tools = filterOptions{readOnly: true, ignore: []string{"FAIL*"}}
+			h := newHost(t, n, o)
+			h.hello()
+			h.call("look", `"key":"a"`)
+			h.call("add", `"key":"b"`)
+			h.call("fails", `"key":"c"`)
+			got := h.hear(time.Minute) + h.hear(time.Minute) + h.hear(time.Minute)
+			for _, want := range []string{`"id":1,`, `"result"`, `"id":2,`, `"id":3,`, "--ignore-tool", "does not list this tool as read-only"} {
+				if !strings.Contains(got, want) {
+					t.Errorf("no %s in %s", want, got)
+				}
+			}
+			h.say(`{"jsonrpc":"2.0","id":"list","method":"tools/list"}`)
+			if got := h.answer(`"list"`, time.Minute); !strings.Contains(got, `"look"`) || strings.Contains(got, `"add"`) || strings.Contains(got, `"fails"`) {
+				t.Error(got)
+			}
+			s.restart() // the new session has listed nothing yet
+			synctest.Wait()
+			if got := h.answer(h.call("add", `"key":"b"`), time.Minute); !strings.Contains(got, "-31009") {
+				t.Error(got)
+			}
+			if got := h.answer(h.call("look", `"key":"d"`), time.Minute); !strings.Contains(got, `"result"`) {
+				t.Error(got)
+			}
+			if s.runs("a") != 1 || s.runs("b")+s.runs("c") != 0 || s.runs("d") != 1 {
+				t.Errorf("ran %d, %d, %d, %d times", s.runs("a"), s.runs("b"), s.runs("c"), s.runs("d"))
+			}
+		})
+	}
+}
