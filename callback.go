@@ -68,6 +68,9 @@ type callback struct {
 func listen(ctx context.Context, o listenOptions, port int) (*callback, error) {
 	c := &callback{o: o, redirects: make(chan redirect), ended: make(chan struct{})}
 	c.server = &http.Server{Handler: c, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 32 << 10}
+	for _, host := range []string{"127.0.0.1", "localhost", o.host} {
+		c.hosts = append(c.hosts, net.JoinHostPort(host, strconv.Itoa(port)))
+	}
 	for i, host := range []string{"127.0.0.1", "::1"} {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err != nil && i == 0 {
@@ -75,9 +78,6 @@ func listen(ctx context.Context, o listenOptions, port int) (*callback, error) {
 		} else if err == nil {
 			c.servers.Go(func() { c.server.Serve(l) })
 		}
-	}
-	for _, host := range []string{"127.0.0.1", "localhost", o.host} {
-		c.hosts = append(c.hosts, net.JoinHostPort(host, strconv.Itoa(port)))
 	}
 	return c, nil
 }
