@@ -202,13 +202,16 @@ func (v *victim) end() int {
 	}
 }
 
-// memory is a field of its /proc/PID/status in MiB: VmRSS, or VmHWM for the peak of it. Elsewhere it is 0.
+// memory is a field of its /proc/PID/status: in MiB VmRSS, or VmHWM for the peak of it; Threads. Elsewhere it is 0.
 func (v *victim) memory(field string) int {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", v.cmd.Process.Pid))
 	for line := range strings.Lines(string(text)) {
 		if f := strings.Fields(line); len(f) > 1 && f[0] == field+":" {
-			kb, _ := strconv.Atoi(f[1])
-			return kb / 1024
+			n, _ := strconv.Atoi(f[1])
+			if len(f) > 2 { // in kB
+				n /= 1024
+			}
+			return n
 		}
 	}
 	return 0

@@ -795,6 +795,9 @@ func (b *bridge) down(e *exchangeError) {
 		pause = b.backoff(b.failures)
 		b.failures++
 	}
+	if b.attempts == 0 { // no held call is told that the server is away before that was tried
+		pause = min(pause, later(b.heard.Add(b.holdTimeout-lateHold), now.Add(lateHold/2)).Sub(now))
+	}
 	if b.maxRetries >= 0 && b.failures > b.maxRetries && slices.ContainsFunc(b.queue, func(c *call) bool { return now.Sub(c.arrived) < patience(c) }) {
 		b.failures-- // too early for an error: the round goes on
 	}

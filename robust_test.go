@@ -4,10 +4,10 @@ package main
 // crowds, and time.
 
 import (
-	"context"
 	goflag "flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,13 +15,14 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 var (
-	soakTime  = goflag.Duration("soak", 10*time.Minute, "time that TestRobustSoak lasts in its bubble, and a tenth of it outside where it is more than that")
+	soakTime  = goflag.Duration("soak", 10*time.Minute, "time that TestRobustSoak lasts in its bubble; where it is more than that, TestRobustSoakProcess lasts as long, in real time")
 	crowdSize = goflag.Int("crowd", 20, "bridges that TestRobustCrowd runs at once")
 )
 
@@ -277,10 +278,10 @@ func TestRobustCrowd(t *testing.T) {
 	}
 }
 
-// A drop every second, for as long as one likes: at the end there are as many goroutines, and as much is in
-// use, as at the beginning.
+// A drop every second, in the middle of a call that may be repeated, for as long as one likes: each call has its result,
+// and at the end there are as many goroutines, and as much is in use, as at the beginning.
 func TestRobustSoak(t *testing.T) {
-	for name, s := range map[string]*fakeServer{"Streamable HTTP": {streams: true, ids: true}, "HTTP+SSE": {kind: fakeSSE}} {
+	for name, s := range map[string]*fakeServer{"Streamable HTTP": {streams: true, ids: true}, "JSON": {}, "HTTP+SSE": {kind: fakeSSE}, "2026-07-28": {kind: fakeStateless}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newMemNet()
@@ -290,10 +291,15 @@ func TestRobustSoak(t *testing.T) {
 				h.list()
 				turn := func(seconds int) (calls int) {
 					for range seconds {
-						h.answer(h.call("look", `"key":"k"`), time.Minute)
-						calls++
+						h.list() // a new session knows nothing of the tools
+						id := h.call("look", `"key":"k","ms":100`)
+						time.Sleep(50 * time.Millisecond)
 						n.reset()
-						time.Sleep(time.Second)
+						if got := h.answer(id, time.Minute); !strings.Contains(got, `"result"`) {
+							t.Fatalf("drop %d: %s", calls, got)
+						}
+						calls++
+						time.Sleep(900 * time.Millisecond)
 						synctest.Wait()
 						s.set(func() { // what the server itself remembers is not what is looked at
 							s.seen = nil
@@ -328,45 +334,112 @@ func TestRobustSoak(t *testing.T) {
 			})
 		})
 	}
-	t.Run("process", func(t *testing.T) {
-		env := shipped(t)
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		s := &fakeServer{streams: true}
-		l := onLoopback(t)
-		s.start(t, l)
-		v := attack(t, env, "http://"+l.Addr().String()+"/mcp", "--silent")
-		v.hello()
-		v.ask("tools/list", "{}")
-		fds := func() int {
-			all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", v.cmd.Process.Pid))
-			return len(all)
+}
+
+// A dropping listener resets all its connections when it is told to.
+type dropping struct {
+	net.Listener
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func (d *dropping) Accept() (net.Conn, error) {
+	c, err := d.Listener.Accept()
+	if err == nil {
+		d.mu.Lock()
+		d.conns = append(d.conns, c)
+		d.mu.Unlock()
+	}
+	return c, err
+}
+
+func (d *dropping) drop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.conns {
+		if c, ok := c.(*net.TCPConn); ok {
+			c.SetLinger(0)
 		}
-		pause := time.Duration(0) // as fast as it goes, where the soak is not asked for
-		rounds := 60
-		if *soakTime > 10*time.Minute {
-			pause, rounds = time.Second, int(soakTime.Seconds())/10
-		}
-		var f0, m0 int
-		for i := range rounds {
-			v.ask("tools/call", `{"name":"look","arguments":{"key":"k"}}`)
-			s.cut()
-			s.set(func() { s.seen = nil })
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
+		c.Close()
+	}
+	d.conns = nil
+}
+
+// The same from outside: three bridges as they are shipped, real lines that are reset, calls that go on meanwhile. What
+// the system sees of each process is as much at the end as it was after the first tenth.
+func TestRobustSoakProcess(t *testing.T) {
+	env := shipped(t)
+	real := *soakTime > 10*time.Minute
+	for name, s := range map[string]*fakeServer{
+		"Streamable HTTP": {streams: true, ids: true},
+		"HTTP+SSE":        {kind: fakeSSE},
+		"2026-07-28":      {kind: fakeStateless, streams: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			soak(t, env, s, map[bool]int{true: int(soakTime.Seconds()), false: 12}[real], map[bool]time.Duration{true: time.Second, false: 100 * time.Millisecond}[real])
+		})
+	}
+}
+
+// soak drops the line of one bridge so many times, a pause after each. Between the drops the client makes calls, of
+// which every other one may not be repeated.
+func soak(t *testing.T, env []string, s *fakeServer, drops int, pause time.Duration) {
+	l := &dropping{Listener: onLoopback(t)}
+	s.start(t, l)
+	v := attack(t, env, "http://"+l.Addr().String()+"/mcp", "--silent")
+	v.hello()
+	v.ask("tools/list", "{}")
+	counts := map[string]int{}
+	begun := time.Now()
+	var first, last [3]int
+	for i := range drops {
+		next := begun.Add(time.Duration(i+1) * pause)
+		for turn := 0; turn == 0 || time.Now().Before(next); turn++ {
+			tool := []string{"look", "slow"}[turn%2]
+			got := v.ask("tools/call", fmt.Sprintf(`{"name":%q,"arguments":{"key":"%s-%d-%d","ms":%d}}`, tool, tool, i, turn, pause.Milliseconds()/8))
+			switch {
+			case strings.Contains(got, `"result"`):
+				counts["answered"]++
+			case strings.Contains(got, "outcome-unknown") && (tool == "slow" || s.kind == fakeSSE): // in a new session nothing is known of tools
+				counts["outcome-unknown"]++
+			default:
+				counts["other"]++
+				t.Errorf("drop %d: %s is answered %s", i, tool, got)
 			}
-			if i == rounds/4 {
-				f0, m0 = fds(), v.memory("VmRSS")
+			if turn == i/2%4 { // while a call runs, or between two
+				time.AfterFunc(time.Duration(i%2)*pause/16, l.drop)
 			}
 		}
-		f1, m1 := fds(), v.memory("VmRSS")
-		t.Logf("%d drops; descriptors %d, then %d; resident %d MiB, then %d MiB", rounds, f0, f1, m0, m1)
-		if f1 > f0+8 || m1 > m0+16 {
-			t.Errorf("descriptors %d, then %d; resident %d MiB, then %d MiB", f0, f1, m0, m1)
+		s.set(func() { // what the server itself remembers is not what is looked at
+			s.seen = nil
+			for _, x := range s.sessions {
+				for i := range max(0, len(x.streams)-64) {
+					if x.streams[i] != x.get {
+						x.streams[i] = nil
+					}
+				}
+			}
+		})
+		all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", v.cmd.Process.Pid))
+		last = [3]int{len(all), v.memory("Threads"), v.memory("VmRSS")}
+		if i == drops/10 {
+			first = last
 		}
-		if code := v.end(); code != 0 {
-			t.Errorf("exit %d", code)
+		if i == drops/10 || i == 59 || (i+1)%600 == 0 || i == drops-1 {
+			t.Logf("%v: %d descriptors, %d threads, %d MiB; %v, %d run twice", time.Since(begun).Round(time.Second), last[0], last[1], last[2], counts, len(s.twice()))
 		}
-	})
+	}
+	if last[0] > first[0]+8 || last[1] > first[1]+8 || last[2] > first[2]+16 {
+		t.Errorf("at the end %v, at first %v", last, first)
+	}
+	s.check(t)
+	// The system knows nothing of goroutines: the program lists them when it dies of SIGQUIT.
+	v.cmd.Process.Signal(syscall.SIGQUIT)
+	<-v.gone
+	if n := strings.Count(v.stderr(), "\ngoroutine "); n == 0 || n > 40 {
+		t.Errorf("%d goroutines\n%s", n, v.stderr())
+	} else {
+		t.Logf("%d goroutines", n)
+	}
 }
