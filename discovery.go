@@ -5,6 +5,7 @@ package main
 // machine), every document is bounded, and of what they say in words only an error code passes.
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,56 +58,19 @@ type challenge map[string]string
 // bearerChallenge finds the Bearer challenges in WWW-Authenticate (RFC 9110, 11.6.1), which may hold several in
 // one line. Of a parameter given twice the first counts; what cannot be read is skipped.
 func bearerChallenge(header string) challenge {
-	c := challenge{}
-	word := func() string {
-		n := strings.IndexFunc(header, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r) })
-		if n < 0 {
-			n = len(header)
-		}
-		w := header[:n]
-		header = header[n:]
-		return w
-	}
-	blank := func() { header = strings.TrimLeft(header, " \t") }
-	for bearer := false; header != ""; {
-		header = strings.TrimLeft(header, " \t,")
-		name := strings.ToLower(word())
-		if blank(); name == "" {
-			_, header, _ = strings.Cut(header, ",")
-			continue
-		}
-		value, isParam := strings.CutPrefix(header, "=")
-		if !isParam {
+	const token, quoted = `[\w!#$%&'*+.^|~-]+`, `"((?:[^"\\]|\\.)*)(?:"|$)`
+	words := regexp.MustCompile(`(?s)(` + token + `)(?:\s*(=)\s*(?:` + quoted + `|([^\s,"]*)))?|` + quoted)
+	escaped := regexp.MustCompile(`(?s)\\(.)`)
+	c, bearer := challenge{}, false
+	for _, m := range words.FindAllStringSubmatch(header, -1) {
+		name, value := strings.ToLower(m[1]), cmp.Or(escaped.ReplaceAllString(m[3], "$1"), m[4])
+		if _, twice := c[name]; name != "" && m[2] == "" {
 			bearer = name == "bearer"
-			continue
-		}
-		header = value
-		blank()
-		if quoted, ok := strings.CutPrefix(header, `"`); ok {
-			value, header = quotedString(quoted)
-		} else {
-			value = word()
-		}
-		if _, twice := c[name]; bearer && !twice {
+		} else if name != "" && bearer && !twice {
 			c[name] = value
 		}
 	}
 	return c
-}
-
-// quotedString reads a quoted string up to its end.
-func quotedString(s string) (value, rest string) {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		switch {
-		case s[i] == '"':
-			return b.String(), s[i+1:]
-		case s[i] == '\\' && i+1 < len(s):
-			i++
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String(), ""
 }
 
 // discover finds out who may issue credentials for the MCP server (MCP authorization, Discovery).
