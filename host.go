@@ -249,7 +249,7 @@ func (b *bridge) admit(c *call) bool {
 			return false
 		}
 		return true
-	case b.kind != 0 && b.kind != kindStateless && c.modern():
+	case c.modern() && (b.protocol == "legacy" || b.kind != 0 && b.kind != kindStateless):
 		b.wrongEra(c)
 		return false
 	case c.m.method != "tools/call":

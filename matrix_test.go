@@ -7,6 +7,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -397,6 +398,96 @@ func (c *matrixClient) goOn(feature string) {
 		c.t.Errorf("%s %+v", r.Result, r.Error)
 	}
 	synctest.Wait()
+}
+
+// TestVerdict is the probe of a client of both eras: it is answered within ten seconds whatever the server does meanwhile, and
+// what it was told is never held against the server.
+func TestVerdict(t *testing.T) {
+	always := func(answer func(http.ResponseWriter, *http.Request, fakeRequest)) func(*memNet, *fakeServer, *host) {
+		return func(_ *memNet, s *fakeServer, _ *host) {
+			s.fail(fault{on: "server/discover", times: -1, answer: answer})
+		}
+	}
+	signedIn := make(chan struct{})
+	for name, spoil := range map[string]func(*memNet, *fakeServer, *host){
+		"away":        func(n *memNet, _ *fakeServer, _ *host) { n.refuse(true) },
+		"silent":      always(answerNever),
+		"overloaded":  always(answerStatus(http.StatusServiceUnavailable, "Retry-After", "3")),
+		"for an hour": always(answerStatus(http.StatusServiceUnavailable, "Retry-After", "3600")),
+		"broken":      always(answerStatus(http.StatusInternalServerError)),
+		"sign-in": func(_ *memNet, s *fakeServer, h *host) {
+			signedIn = make(chan struct{})
+			h.signs = []func() error{func() error { <-signedIn; return nil }}
+			s.fail(fault{on: "server/discover", answer: answerStatus(http.StatusUnauthorized, "WWW-Authenticate", "Bearer")})
+		},
+	} {
+		for _, kind := range []fakeKind{fakeStateless, fakeStreamable} {
+			t.Run(fmt.Sprintf("%s, kind %d", name, kind), func(t *testing.T) {
+				s := &fakeServer{kind: kind}
+				bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+					spoil(n, s, h)
+					c := &matrixClient{host: h, modern: true}
+					begun := time.Now()
+					if r := c.await(c.request("server/discover", "")); r.Error == nil || r.Error.Code != -32601 || time.Since(begun) > 10*time.Second {
+						t.Errorf("after %v: %s %+v", time.Since(begun), r.Result, r.Error)
+					}
+					n.refuse(false)
+					s.heal()
+					if name == "sign-in" {
+						close(signedIn)
+					}
+					time.Sleep(maxWait) // the longest that a server may ask for
+					c.modern = false
+					c.begin()
+					if text, r := c.call("echo", `"text":"hi"`); !strings.Contains(text, "hi") {
+						t.Errorf("%s %v", text, r.Error)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestProtocolFlag is --protocol: legacy never speaks 2026-07-28, modern nothing else.
+func TestProtocolFlag(t *testing.T) {
+	for _, test := range []struct {
+		protocol string
+		server   *fakeServer
+		new      bool // the client
+		want     int  // the error's code; 0: none
+	}{
+		{"legacy", &fakeServer{dual: true}, true, -32601},
+		{"legacy", &fakeServer{dual: true}, false, 0},
+		{"legacy", &fakeServer{kind: fakeStateless}, false, -32022},
+		{"modern", &fakeServer{dual: true}, false, 0},
+		{"modern", &fakeServer{dual: true}, true, 0},
+		{"modern", &fakeServer{}, false, -32001},
+	} {
+		t.Run(fmt.Sprintf("%s, new %v, kind %d, dual %v", test.protocol, test.new, test.server.kind, test.server.dual), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, s := newMemNet(), test.server
+				s.start(t, n.listen("mcp.test:80"))
+				o := testOptions()
+				o.protocol = test.protocol
+				c := &matrixClient{host: newHost(t, n, o), modern: test.new}
+				method, params := "server/discover", ""
+				if !test.new {
+					method, params = "initialize", `"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}`
+				}
+				r, code := c.await(c.request(method, params)), 0
+				if r.Error != nil {
+					code = r.Error.Code
+				}
+				if code != test.want {
+					t.Errorf("%s %+v, want %d", r.Result, r.Error, test.want)
+				}
+				modern := len(s.requests("initialize")) == 0
+				if code == 0 && modern != (test.protocol == "modern") {
+					t.Errorf("spoke of 2026-07-28: %v", modern)
+				}
+			})
+		})
+	}
 }
 
 // TestUpgrade is a server that another revision is deployed on while a client is connected.

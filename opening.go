@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	discoverTimeout = 10 * time.Second // then a modern client's server/discover is answered -32601
-	maxSignIns      = 3                // for one call
+	discoverTimeout = 10*time.Second - tickEvery // for the verdict on the server's era: then server/discover is answered -32601
+	maxSignIns      = 3                          // for one call
 )
 
 // begin takes the client's initialize: the start of its session, and the way back to the old era.
@@ -92,7 +92,6 @@ func (b *bridge) greet() {
 		if first != nil && first.m.method == "server/discover" {
 			hello = first.m.keep()
 		}
-		b.discoverBy = time.Now().Add(discoverTimeout)
 		b.send(&call{m: hello, then: func(m message, e *exchangeError) { b.discovered(first, m, e) }})
 	case s.established:
 		b.ask("ping", nil, b.stepped)
@@ -328,9 +327,9 @@ func (b *bridge) old() {
 	}
 }
 
-// wrongEra answers a request of 2026-07-28 where the server knows only earlier revisions.
+// wrongEra answers a request of 2026-07-28 where the server knows only earlier revisions, or does not say.
 func (b *bridge) wrongEra(c *call) {
-	const text = "the server speaks an MCP revision before 2026-07-28: begin with initialize"
+	const text = "the server does not speak MCP 2026-07-28, or has not said so in time: begin with initialize"
 	if c.m.method == "server/discover" {
 		b.answer(c, errorReply(c.m.id, -32601, text, nil))
 	} else {

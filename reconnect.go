@@ -138,17 +138,16 @@ type bridge struct {
 	sess  *session
 
 	// Beginnings (opening.go).
-	kind       transportKind   // learnt; 0 if not yet
-	kinds      []transportKind // still to be tried in this round
-	refusal    *exchangeError  // what the preferred transport said to the hello: the answer if nothing works
-	notModern  bool            // translating was tried, and was wrong
-	discoverBy time.Time
-	offline    bool      // the client's initialize was answered from memory
-	toSay      []message // replay that is still to be sent
-	replays    bool      // this opening makes an old session anew
-	met        bool      // a handshake succeeded once: a bad certificate is an outage now
-	signing    bool
-	hint       string // what a person has to do
+	kind      transportKind   // learnt; 0 if not yet
+	kinds     []transportKind // still to be tried in this round
+	refusal   *exchangeError  // what the preferred transport said to the hello: the answer if nothing works
+	notModern bool            // translating was tried, and was wrong
+	offline   bool            // the client's initialize was answered from memory
+	toSay     []message       // replay that is still to be sent
+	replays   bool            // this opening makes an old session anew
+	met       bool            // a handshake succeeded once: a bad certificate is an outage now
+	signing   bool
+	hint      string // what a person has to do
 
 	// The outage, and redialling.
 	outage     time.Time // since when; zero: none

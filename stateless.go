@@ -125,6 +125,10 @@ func (s *stateless) send(ctx context.Context, m message, p *progress, recv recei
 			return &exchangeError{fate: unknown, status: resp.StatusCode, err: errors.New("the server accepted the request, and answers nowhere else")}
 		}
 		err := s.answer(ctx, resp, func(got message) error {
+			if got.kind == request { // the era has none, and no way to answer one
+				s.mem.free(got.charge)
+				return nil
+			}
 			if got.kind != response {
 				return recv(got)
 			}

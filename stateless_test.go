@@ -397,6 +397,8 @@ func TestStatelessPost(t *testing.T) {
 			answers: []httpAnswer{jsonAnswer(200, `{"jsonrpc":"2.0","error":{"code":1,"message":"m"}}`)}, got: []string{`{"id":7,"jsonrpc":"2.0","error":{"code":1,"message":"m"}}`}},
 		{name: "a notification", line: `{"jsonrpc":"2.0","method":"notifications/x"}`, answers: []httpAnswer{{status: 202}},
 			seen: []string{said(modernVersion, `{"jsonrpc":"2.0","method":"notifications/x"}`)}},
+		{name: "a request of the server, which that revision has not", line: call, seen: []string{said(modernVersion, call)},
+			answers: []httpAnswer{{200, stream, "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"roots/list\"}\n\ndata: " + done + "\n\n"}}, got: []string{done}},
 		{name: "a stream without an answer", line: call, seen: []string{said(modernVersion, call)},
 			answers: []httpAnswer{{200, stream, "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n"}},
 			got:     []string{`{"jsonrpc":"2.0","method":"notifications/progress"}`}, fate: unknown, status: -1},

@@ -70,8 +70,6 @@ func (b *bridge) tick(now time.Time) {
 	case b.state == ready:
 		b.watch(now)
 	case b.state != opening:
-	case b.sess.kind == kindStateless && !b.sess.established && now.After(b.discoverBy):
-		b.old()
 	case now.Sub(later(b.talked, b.lastByte())) >= openTimeout:
 		b.dead()
 	}
@@ -106,6 +104,11 @@ func (b *bridge) expire(at time.Time) {
 				continue
 			}
 			limit = c.arrived.Add(initializeTimeout)
+		case c.m.method == "server/discover" && b.kind == 0: // whatever it is that takes so long, a sign-in too
+			if at.Sub(c.arrived) >= discoverTimeout {
+				b.wrongEra(c)
+			}
+			continue
 		default:
 			limit = later(b.heard.Add(b.holdTimeout), later(c.arrived, b.outage).Add(lateHold)) // an outage may be found out late
 		}
