@@ -33,16 +33,16 @@ const (
 	portCandidates = 8 // the derived port and those after it
 )
 
-// listenOptions is what the listener has to know; nothing in it is empty but successURL.
+// listenOptions is what the listener has to know. What is empty has a default.
 type listenOptions struct {
-	identity   string        // of the server: instances with the same one share a sign-in
-	host       string        // in the redirect address
-	port       int           // the first candidate
-	fixed      bool          // and the only one
-	path       string        // of the redirect address
-	successURL string        // where the browser goes at the end, instead of our own page
-	timeout    time.Duration // of the long poll, and of the page that waits for the end
-	server     string        // its origin, for the page
+	identity     string        // of the server: instances with the same one share a sign-in
+	site         string        // its origin, for the page
+	host         string        // in the redirect address; "" is localhost, 127.0.0.1 on Windows
+	port         int           // the first candidate; 0 is the port derived from the identity
+	fixed        bool          // and the only one
+	callbackPath string        // of the redirect address; "" is /oauth/callback
+	successURL   string        // where the browser goes at the end, instead of our own page
+	authTimeout  time.Duration // of /wait-for-auth and of the page that waits for the end; 0 is 30 s
 }
 
 // A redirect is what the browser, or a person's paste, brings back.
@@ -54,19 +54,19 @@ type redirect struct {
 
 // A callback is the listener of one sign-in.
 type callback struct {
-	o         listenOptions
-	hosts     []string
-	redirects chan redirect // sent by the handlers; nobody closes it
-	ended     chan struct{} // closed by close
-	ok        bool          // the sign-in succeeded; written before ended is closed
-	servers   sync.WaitGroup
-	server    *http.Server
+	o       listenOptions
+	hosts   []string
+	back    chan<- redirect // the handlers send; nobody closes it
+	ended   chan struct{}   // closed by close
+	ok      bool            // the sign-in succeeded; written before ended is closed
+	servers sync.WaitGroup
+	server  *http.Server
 }
 
 // listen binds the port on 127.0.0.1. The host in the redirect address may be localhost, which browsers also
 // look for at ::1: where that can be had, nobody else should have it.
-func listen(ctx context.Context, o listenOptions, port int) (*callback, error) {
-	c := &callback{o: o, redirects: make(chan redirect), ended: make(chan struct{})}
+func listen(ctx context.Context, o listenOptions, port int, back chan<- redirect) (*callback, error) {
+	c := &callback{o: o, back: back, ended: make(chan struct{})}
 	c.server = &http.Server{Handler: c, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 32 << 10}
 	for _, host := range []string{"127.0.0.1", "localhost", o.host} {
 		c.hosts = append(c.hosts, net.JoinHostPort(host, strconv.Itoa(port)))
@@ -97,14 +97,14 @@ func (c *callback) close(ok bool) {
 
 // takePort makes this instance the leader of the sign-in, or names the port of the instance that is. A port held
 // by another program is passed over, unless there is no choice.
-func takePort(ctx context.Context, o listenOptions) (*callback, int, error) {
+func takePort(ctx context.Context, o listenOptions, back chan<- redirect) (*callback, int, error) {
 	first, last := o.port, o.port
 	if !o.fixed {
 		last += portCandidates - 1
 	}
 	var taken error
 	for port := first; port <= last; port++ {
-		c, err := listen(ctx, o, port)
+		c, err := listen(ctx, o, port, back)
 		if err != nil {
 			if taken = err; leads(ctx, port, o.identity) {
 				return nil, port, nil
@@ -160,7 +160,7 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"mcpRemote":true,"serverUrlHash":"%s"}`, c.o.identity)
 	case path == waitPath:
-		limit := c.o.timeout
+		limit := c.o.authTimeout
 		if r.URL.Query().Get("poll") == "false" {
 			limit = 0
 		}
@@ -174,7 +174,7 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 		}
 		w.WriteHeader(status)
-	case path == c.o.path:
+	case path == c.o.callbackPath:
 		c.returned(w, r)
 	default:
 		http.NotFound(w, r)
@@ -183,12 +183,12 @@ func (c *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // returned hands a redirect to the sign-in and shows the person what came of it.
 func (c *callback) returned(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), c.o.timeout)
+	ctx, cancel := context.WithTimeout(r.Context(), c.o.authTimeout)
 	defer cancel()
 	back := redirect{r.URL.Query(), make(chan error, 1), make(chan struct{})}
 	defer close(back.seen)
 	select {
-	case c.redirects <- back:
+	case c.back <- back:
 	case <-c.ended:
 		showPage(w, http.StatusGone, "This sign-in is over", "Close this tab. If your program still asks you to sign in, use the newest address.")
 		return
@@ -204,7 +204,7 @@ func (c *callback) returned(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusSeeOther)
 			http.NewResponseController(w).Flush()
 		} else {
-			showPage(w, http.StatusOK, "Signed in", "You are signed in to "+c.o.server+". Close this tab and go back to your program.")
+			showPage(w, http.StatusOK, "Signed in", "You are signed in to "+c.o.site+". Close this tab and go back to your program.")
 		}
 	case <-ctx.Done():
 		showPage(w, http.StatusGatewayTimeout, "Still waiting", "The authorization server is slow. Go back to your program; it will say whether the sign-in worked.")

@@ -24,11 +24,11 @@ import (
 
 func testListener(t *testing.T, edit func(*listenOptions)) *callback {
 	t.Helper()
-	o := listenOptions{identity: "0123456789abcdef", host: "localhost", port: freePort(t), fixed: true, path: "/oauth/callback", timeout: 30 * time.Second, server: "https://mcp.example.com"}
+	o := listenOptions{identity: "0123456789abcdef", host: "localhost", port: freePort(t), fixed: true, callbackPath: "/oauth/callback", authTimeout: 30 * time.Second, site: "https://mcp.example.com"}
 	if edit != nil {
 		edit(&o)
 	}
-	c, err := listen(t.Context(), o, o.port)
+	c, err := listen(t.Context(), o, o.port, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,11 +180,12 @@ func TestStrayRedirects(t *testing.T) {
 func TestSlowSignIn(t *testing.T) {
 	for _, taken := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
-			c := &callback{o: listenOptions{path: "/oauth/callback", timeout: 30 * time.Second}, hosts: []string{"localhost:1"}, redirects: make(chan redirect)}
+			back := make(chan redirect)
+			c := &callback{o: listenOptions{callbackPath: "/oauth/callback", authTimeout: 30 * time.Second}, hosts: []string{"localhost:1"}, back: back}
 			r := httptest.NewRequest(http.MethodGet, "http://localhost:1/oauth/callback?state=x&code=y", nil)
 			w := httptest.NewRecorder()
 			if taken {
-				go func() { <-c.redirects }()
+				go func() { <-back }()
 			}
 			start := time.Now()
 			c.ServeHTTP(w, r)
@@ -529,17 +530,17 @@ func TestSquatter(t *testing.T) {
 		}
 	}()
 	port := mute.Addr().(*net.TCPAddr).Port
-	o := listenOptions{identity: "0123456789abcdef", host: "localhost", port: port, timeout: time.Second}
-	c, got, err := takePort(t.Context(), o)
+	o := listenOptions{identity: "0123456789abcdef", host: "localhost", port: port, authTimeout: time.Second}
+	c, got, err := takePort(t.Context(), o, nil)
 	if err != nil || c == nil || got == port {
 		t.Fatalf("a port that is not derived from choice: %d, %v", got, err)
 	}
-	if _, leader, err := takePort(t.Context(), o); err != nil || leader != got {
+	if _, leader, err := takePort(t.Context(), o, nil); err != nil || leader != got {
 		t.Errorf("the second instance follows %d, %v; want %d", leader, err, got)
 	}
 	c.close(false)
 	o.fixed = true
-	if _, _, err := takePort(t.Context(), o); err == nil || !strings.Contains(err.Error(), fmt.Sprint(port)) {
+	if _, _, err := takePort(t.Context(), o, nil); err == nil || !strings.Contains(err.Error(), fmt.Sprint(port)) {
 		t.Errorf("a chosen port: %v", err)
 	}
 	forged := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -548,11 +549,11 @@ func TestSquatter(t *testing.T) {
 	defer forged.Close()
 	u, _ := url.Parse(forged.URL)
 	fmt.Sscan(u.Port(), &o.port)
-	if c, leader, err := takePort(t.Context(), o); c != nil || leader != o.port || err != nil {
+	if c, leader, err := takePort(t.Context(), o, nil); c != nil || leader != o.port || err != nil {
 		t.Errorf("%v, %d, %v", c, leader, err)
 	}
 	o.identity = "another"
-	if _, _, err := takePort(t.Context(), o); err == nil {
+	if _, _, err := takePort(t.Context(), o, nil); err == nil {
 		t.Error("an instance for another server was followed")
 	}
 }

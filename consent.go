@@ -5,6 +5,7 @@ package main
 // ten minutes; what comes back is believed only if it answers something that was begun.
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -20,61 +21,95 @@ import (
 	"time"
 )
 
-const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
+// A deviceCode is a sign-in that a person completes on any device (RFC 8628). It lies in the store: all instances show
+// the same code and ask in turn whether it has been entered, and none of them is needed for that.
+type deviceCode struct {
+	untold
+	Code     string    `json:"device_code"`
+	UserCode string    `json:"user_code"`
+	Address  string    `json:"verification_uri"`
+	Lifetime loose     `json:"expires_in,omitempty"` // seconds, like the next
+	Interval loose     `json:"interval,omitempty"`
+	Until    time.Time `json:"until"` // ours alone, like the next
+	Next     time.Time `json:"next"`
+}
 
-// device has a person enter a code on any device (RFC 8628).
-func (a *authorizer) device(ctx context.Context, d *discovery, waiting func(hint string)) error {
-	if d.Server.Device == "" {
+const (
+	deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
+	notYet      = "authorization_pending"
+)
+
+// device has a person enter a code on any device.
+func (a *authorizer) device(ctx context.Context, found *discovery, old *tokens, waiting func(hint string)) error {
+	if found.Server.Device == "" {
 		return errors.New("the authorization server has no device flow; sign in without --device-code")
 	}
-	c, err := a.client(ctx, d, a.redirectTo(a.listen.port))
-	if err != nil {
-		return err
-	}
-	form := url.Values{}
-	if d.Scope != "" {
-		form.Set("scope", d.Scope)
-	}
-	if r := a.resource(d); r != "" {
-		form.Set("resource", r)
-	}
-	var begun struct {
-		Code     string `json:"device_code"`
-		UserCode string `json:"user_code"`
-		Address  string `json:"verification_uri"`
-		Lifetime loose  `json:"expires_in"`
-		Interval loose  `json:"interval"`
-	}
-	if err := a.post(ctx, "asking for a device code", d, c, d.Server.Device, form, &begun); err != nil {
-		return err
-	}
-	u, err := a.endpoint("verification address", begun.Address)
-	if err != nil {
-		return err
-	}
-	a.tell(waiting, fmt.Sprintf("To sign in to %s, open %s and enter the code %s", origin(a.o.server), u, clean(begun.UserCode)))
-	if begun.Lifetime == 0 {
-		begun.Lifetime = 1800
-	}
-	pause := time.Duration(max(begun.Interval, 1)) * time.Second
-	if begun.Interval == 0 {
-		pause = 5 * time.Second
-	}
-	for deadline := time.Now().Add(time.Duration(begun.Lifetime) * time.Second); time.Now().Before(deadline); {
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
+	for shown := ""; ; {
+		d := new(discovery)
+		err := a.alone(ctx, old, func() error { return a.poll(ctx, found, d, shown != "") })
+		if d.Device == nil || decided(err) != notYet {
+			return err
 		}
-		err := a.grant(ctx, d, c, url.Values{"grant_type": {deviceGrant}, "device_code": {begun.Code}}, new(tokens))
-		switch code := decided(err); {
-		case code == "slow_down":
-			pause += 5 * time.Second
-		case code != "authorization_pending" && !outage(err):
+		sentence := fmt.Sprintf("To sign in to %s, open %s and enter the code %s", a.o.site, d.Device.Address, clean(d.Device.UserCode))
+		if shown != sentence {
+			shown = sentence
+			a.tell(waiting, sentence)
+		}
+		if err := pause(ctx, min(time.Until(d.Device.Next), time.Until(d.Device.Until))); err != nil {
 			return err
 		}
 	}
-	return errors.New("the code was not entered in time")
+}
+
+// poll asks, if it is time, whether the code in the store has been entered, and reads into d what is known of it. If
+// there is none for what is found it gets one; but no second one for a person to whom one has been shown.
+func (a *authorizer) poll(ctx context.Context, found, d *discovery, shown bool) error {
+	c, err := a.client(ctx, found, a.redirectTo(a.o.port))
+	if err != nil {
+		return err
+	}
+	name := a.file("discovery_state_device.json")
+	there := a.store.readJSON(name, d) == nil && d.Device != nil
+	switch late := there && !time.Now().Before(d.Device.Until); {
+	case shown && late:
+		return errors.New("the code was not entered in time")
+	case shown && !there:
+		return errors.New("the sign-in ended without success in another instance")
+	case !there || late || !shown && (d.Server.Issuer != found.Server.Issuer || d.Scope != found.Scope):
+		v, form := new(deviceCode), url.Values{}
+		fill(form, map[string]string{"scope": found.Scope, "resource": a.resource(found)})
+		if err := a.post(ctx, "asking for a device code", found, c, found.Server.Device, form, v); err != nil {
+			return err
+		}
+		u, err := a.endpoint("verification address", v.Address)
+		if err != nil {
+			return err
+		}
+		*d = *found
+		d.Device, v.Address, v.Interval = v, u.String(), min(max(cmp.Or(v.Interval, 5), 1), 60)
+		v.Until = time.Now().Add(time.Duration(min(cmp.Or(v.Lifetime, 600), 600)) * time.Second)
+	case time.Now().Before(d.Device.Next):
+		return &denial{"", notYet}
+	default:
+		err := a.grant(ctx, d, c, url.Values{"grant_type": {deviceGrant}, "device_code": {d.Device.Code}}, new(tokens))
+		if code := decided(err); code == "slow_down" {
+			d.Device.Interval += 5
+		} else if code != notYet && !outage(err) {
+			a.store.remove(name)
+			return err
+		}
+	}
+	d.Device.Next = time.Now().Add(time.Duration(d.Device.Interval) * time.Second)
+	return cmp.Or[error](a.store.writeJSON(name, d), &denial{"", notYet})
+}
+
+// fill sets what is not empty.
+func fill(form url.Values, to map[string]string) {
+	for name, value := range to {
+		if value != "" {
+			form.Set(name, value)
+		}
+	}
 }
 
 // tell says to the person, on stderr whatever the log level and through the client, what is waited for.
@@ -84,7 +119,7 @@ func (a *authorizer) tell(waiting func(hint string), sentence string) {
 }
 
 func (a *authorizer) redirectTo(port int) string {
-	return "http://" + net.JoinHostPort(a.listen.host, strconv.Itoa(port)) + a.listen.path
+	return "http://" + net.JoinHostPort(a.o.host, strconv.Itoa(port)) + a.o.callbackPath
 }
 
 // authorize has a person sign in with a browser. One instance leads: it has the port, and opens the tab. The
@@ -96,9 +131,9 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 	if !slices.Contains(d.Server.Challenges, "S256") {
 		return errors.New("the authorization server does not offer PKCE with S256, without which a sign-in can be stolen")
 	}
-	pastes := make(chan redirect)
+	arrived := make(chan redirect) // from the browser or the terminal
 	if a.o.paste != nil {
-		go pasted(ctx, a.o.paste, pastes) // ends with the terminal
+		go pasted(ctx, a.o.paste, arrived) // ends with the terminal
 	}
 	var led *callback
 	defer func() {
@@ -110,10 +145,9 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		var arrived chan redirect
-		port := 0
 		if led == nil {
-			led, port, err = takePort(ctx, a.listen)
+			port := 0
+			led, port, err = takePort(ctx, a.o.listenOptions, arrived)
 			switch pending := a.pending(""); {
 			case a.adopt(old):
 				return nil
@@ -129,14 +163,11 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 				begun = true
 			case led == nil && followed.IsZero():
 				followed = time.Now()
-				waiting(fmt.Sprintf("Another instance is signing in to %s: finish that in the browser, or run: mcp-redial login URL", origin(a.o.server)))
-			case led == nil && !begun && time.Since(followed) > max(followLimit, a.listen.timeout):
-				return &signInError{err: fmt.Errorf("signing in to %s: another program holds port %d and does not finish", origin(a.o.server), port),
+				waiting(fmt.Sprintf("Another instance is signing in to %s: finish that in the browser, or run: mcp-redial login URL", a.o.site))
+			case led == nil && !begun && time.Since(followed) > max(followLimit, a.o.authTimeout):
+				return &signInError{err: fmt.Errorf("signing in to %s: another program holds port %d and does not finish", a.o.site, port),
 					hint: "Complete the sign-in that it has begun, or end that program."}
 			}
-		}
-		if led != nil {
-			arrived = led.redirects
 		}
 		var back redirect
 		select {
@@ -148,7 +179,6 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 			}
 			continue
 		case back = <-arrived:
-		case back = <-pastes:
 		}
 		ours, err := a.complete(ctx, back.query)
 		back.shown <- err
@@ -198,12 +228,8 @@ func (a *authorizer) begin(ctx context.Context, d *discovery, port int, open boo
 	}
 	sum := sha256.Sum256([]byte(verifier))
 	q := u.Query() // RFC 6749, 3.1: an existing query is kept
-	for name, value := range map[string]string{"response_type": "code", "client_id": c.ID, "redirect_uri": d.Redirect, "state": state,
-		"code_challenge": base64.RawURLEncoding.EncodeToString(sum[:]), "code_challenge_method": "S256", "scope": d.Scope, "resource": a.resource(d)} {
-		if value != "" {
-			q.Set(name, value)
-		}
-	}
+	fill(q, map[string]string{"response_type": "code", "client_id": c.ID, "redirect_uri": d.Redirect, "state": state, "scope": d.Scope,
+		"code_challenge": base64.RawURLEncoding.EncodeToString(sum[:]), "code_challenge_method": "S256", "resource": a.resource(d)})
 	if slices.Contains(strings.Fields(d.Scope), "offline_access") {
 		q.Set("prompt", "consent") // OpenID Connect Core, 11
 	}
@@ -211,7 +237,7 @@ func (a *authorizer) begin(ctx context.Context, d *discovery, port int, open boo
 		q.Set(name, value)
 	}
 	u.RawQuery = q.Encode()
-	a.tell(waiting, fmt.Sprintf("To sign in to %s, open this address in a browser: %s (if that browser is on another machine, run: mcp-redial login URL)", origin(a.o.server), u))
+	a.tell(waiting, fmt.Sprintf("To sign in to %s, open this address in a browser: %s (if that browser is on another machine, run: mcp-redial login URL)", a.o.site, u))
 	if open && !a.o.noBrowser {
 		if err := openBrowser(u); err != nil {
 			a.log.Warn("opening the address", "err", err)
@@ -249,7 +275,7 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 		return true, errors.New("the authorization server sent no code")
 	}
 	if d.Redirect == "" { // begun by mcp-remote
-		d.Redirect = a.redirectTo(a.listen.port)
+		d.Redirect = a.redirectTo(a.o.port)
 	}
 	c, err := a.client(ctx, d, d.Redirect)
 	if err != nil {
@@ -259,13 +285,8 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 	for try := 1; ; try++ {
 		err := a.grant(ctx, d, c, form, new(tokens))
 		a.disown(err)
-		if !outage(err) || try == 5 {
+		if !outage(err) || try == 5 || pause(ctx, 2*time.Second) != nil {
 			return true, err
-		}
-		select {
-		case <-time.After(2 * time.Second):
-		case <-ctx.Done():
-			return true, context.Cause(ctx)
 		}
 	}
 }

@@ -47,8 +47,9 @@ type (
 		Location string           `json:"resourceMetadataUrl,omitempty"`
 		Resource resourceMetadata `json:"resourceMetadata,omitzero"`
 		Server   serverMetadata   `json:"authorizationServerMetadata"`
-		Redirect string           `json:"redirectUri,omitempty"` // ours alone, like the next
+		Redirect string           `json:"redirectUri,omitempty"` // ours alone, like the next two
 		Scope    string           `json:"scope,omitempty"`
+		Device   *deviceCode      `json:"deviceAuthorization,omitempty"`
 	}
 )
 
@@ -78,21 +79,17 @@ func (a *authorizer) discover(ctx context.Context, c challenge) (*discovery, err
 	if a.o.tokenEndpoint != "" {
 		return &discovery{Server: serverMetadata{Issuer: a.o.tokenEndpoint, Token: a.o.tokenEndpoint}}, nil
 	}
-	server := a.o.server
-	path := server.EscapedPath()
+	server, path := a.o.server, a.o.server.EscapedPath()
 	if path == "/" {
 		path = ""
 	}
-	const name = "oauth-protected-resource"
-	addresses := []string{wellKnown(server, name, path)}
 	if server.RawQuery != "" {
-		addresses[0] += "?" + server.RawQuery
+		path += "?" + server.RawQuery
 	}
-	if path != "" || server.RawQuery != "" {
-		addresses = append(addresses, wellKnown(server, name, ""))
-	}
-	if given := c["resource_metadata"]; given != "" {
-		addresses = []string{given}
+	addresses := []string{c["resource_metadata"]}
+	if addresses[0] == "" {
+		const name = "/.well-known/oauth-protected-resource" // RFC 9728, 3.1
+		addresses = slices.Compact([]string{origin(server) + name + path, origin(server) + name})
 	}
 	d := new(discovery)
 	var err error
@@ -143,22 +140,19 @@ func (a *authorizer) describe(ctx context.Context, issuer string, legacy bool) (
 	if !a.named(issuer) {
 		return m, fmt.Errorf("the server names the authorization server %s; if that is right, say so with --auth-server", clean(origin(u)))
 	}
-	path := strings.TrimSuffix(u.EscapedPath(), "/")
-	addresses := []string{wellKnown(u, "oauth-authorization-server", path), wellKnown(u, "openid-configuration", path)}
-	if path != "" {
-		addresses = append(addresses, u.Scheme+"://"+u.Host+path+"/.well-known/openid-configuration")
-	}
+	const oauth, openID = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
+	base, path := origin(u), strings.TrimSuffix(u.EscapedPath(), "/")
+	addresses := slices.Compact([]string{base + oauth + path, base + openID + path, base + path + openID}) // RFC 8414, 3.1 and 5
 	at, err := a.document(ctx, "authorization server metadata", addresses, &m)
 	chosen := len(a.o.authServers) > 0 && strings.TrimSuffix(m.Issuer, "/") == strings.TrimSuffix(issuer, "/")
 	switch {
 	case err != nil:
 	case at == "" && legacy:
-		base := origin(u)
 		m = serverMetadata{Issuer: base, Authorization: base + "/authorize", Token: base + "/token", Registration: base + "/register", Challenges: []string{"S256"}}
 	case at == "":
-		err = fmt.Errorf("%s publishes no authorization server metadata", origin(u))
+		err = fmt.Errorf("%s publishes no authorization server metadata", base)
 	case m.Issuer != issuer && !chosen: // RFC 8414, 3.3: identical; a slash too many only if a person vouches for it
-		err = fmt.Errorf("the metadata of the authorization server %s is that of another issuer; if only a final slash differs, --auth-server accepts it", origin(u))
+		err = fmt.Errorf("the metadata of the authorization server %s is that of another issuer; if only a final slash differs, --auth-server accepts it", base)
 	}
 	if m.ResponseTypes == nil {
 		m.ResponseTypes = []string{"code"}
@@ -171,11 +165,7 @@ func (a *authorizer) known(ctx context.Context, t *tokens) (*discovery, error) {
 	if a.found != nil && a.found.Server.Issuer == t.Issuer {
 		return a.found, nil
 	}
-	if t.Issuer != "" && t.Resource != "" && a.o.tokenEndpoint == "" {
-		m, err := a.describe(ctx, t.Issuer, origin(a.o.server) == t.Issuer)
-		return &discovery{Issuer: t.Issuer, Server: m, Resource: resourceMetadata{Resource: t.Resource}}, err
-	}
-	d, err := a.discover(ctx, nil) // not stored by us: the resource is not known
+	d, err := a.discover(ctx, challenge{"resource_metadata": t.Location})
 	if err == nil && d.Server.Issuer != t.Issuer {
 		err = errors.New("what is stored is from another authorization server")
 	}
@@ -213,11 +203,6 @@ func (a *authorizer) document(ctx context.Context, what string, addresses []stri
 		return raw, nil
 	}
 	return "", nil
-}
-
-// wellKnown puts name between host and path (RFC 8414, 3.1; RFC 9728, 3.1).
-func wellKnown(u *url.URL, name, path string) string {
-	return u.Scheme + "://" + u.Host + "/.well-known/" + name + path
 }
 
 // endpoint is an address that a document named. It must be https; http is for a server on this machine.
@@ -268,20 +253,36 @@ func (a *authorizer) ask(ctx context.Context, what, method string, u *url.URL, h
 	return resp, data, nil
 }
 
+// submit posts to an address that an authorization server named, and reads its answer into v unless that is nil.
+func (a *authorizer) submit(ctx context.Context, what, address string, h http.Header, body string, v any) error {
+	u, err := a.endpoint("address for "+what, address)
+	if err != nil {
+		return err
+	}
+	h.Set("Accept", "application/json") // without it some answer in form encoding
+	resp, answer, err := a.ask(ctx, what, http.MethodPost, u, h, body)
+	if err == nil {
+		err = refusal(what, resp.StatusCode, answer)
+	}
+	if err == nil && v != nil && json.Unmarshal(answer, v) != nil {
+		err = fmt.Errorf("%s: the answer is not the JSON that it should be", what)
+	}
+	return err
+}
+
 // refusal is the error that an answer means, if it is one; some servers send errors with a success status.
 func refusal(what string, status int, body []byte) error {
 	var answer struct {
 		Error string `json:"error"`
 	}
 	json.Unmarshal(body, &answer)
-	known := len(answer.Error) < 64 && !strings.ContainsFunc(answer.Error, func(r rune) bool { return r != '_' && r != '-' && (r < 'a' || r > 'z') })
 	switch e := answer.Error; {
 	case e == "temporarily_unavailable" || e == "server_error":
 		return &signInError{err: &denial{what, e}, outage: true}
-	case e != "" && known:
-		return &denial{what, e}
-	case e != "":
+	case len(e) > 64 || strings.Trim(e, "abcdefghijklmnopqrstuvwxyz_-") != "":
 		return &denial{what, "an error without a proper code"}
+	case e != "":
+		return &denial{what, e}
 	case status/100 != 2: // a gateway or captive portal: nothing has been decided
 		return &signInError{err: fmt.Errorf("%s: the answer was %d %s", what, status, http.StatusText(status)), outage: true}
 	}

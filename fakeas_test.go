@@ -43,6 +43,7 @@ type fakeAS struct {
 	narrow      string                           // grants only this scope
 	publicKey   crypto.PublicKey                 // of the client that uses private_key_jwt
 	pendings    int                              // device polls that are answered authorization_pending
+	device      map[string]any                   // replaces fields of the answer that holds a device code
 	jtis        map[string]bool
 
 	// What has happened.
@@ -212,7 +213,9 @@ func (f *fakeAS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		code := f.secret("device")
 		f.codes[code] = r.Form
-		writeJSON(w, http.StatusOK, map[string]any{"device_code": code, "user_code": "WDJB-MJHT", "verification_uri": f.issuer + "/activate", "expires_in": 600, "interval": 2})
+		answer := map[string]any{"device_code": code, "user_code": "WDJB-MJHT", "verification_uri": f.issuer + "/activate", "expires_in": 600, "interval": 2}
+		maps.Copy(answer, f.device)
+		writeJSON(w, http.StatusOK, answer)
 	case path == "/revoke" && r.Method == http.MethodPost:
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -449,17 +452,26 @@ type fakeResource struct {
 	refuseAll bool // every token
 }
 
+// location is where its metadata lies.
+func (f *fakeResource) location() string {
+	base, err := url.Parse(f.url)
+	if err != nil {
+		panic(err)
+	}
+	path := f.at
+	if path == "" {
+		path = "/.well-known/oauth-protected-resource" + base.Path
+	}
+	return base.Scheme + "://" + base.Host + path
+}
+
 func (f *fakeResource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.requests = append(f.requests, r.Method+" "+r.URL.Path)
 	base, _ := url.Parse(f.url)
-	at := f.at
-	if at == "" {
-		at = "/.well-known/oauth-protected-resource" + base.Path
-	}
 	if r.URL.Path != base.Path {
-		if r.URL.Path != at || at == "-" || r.Header.Get("Authorization") != "" {
+		if !strings.HasSuffix(f.location(), "//"+base.Host+r.URL.Path) || r.Header.Get("Authorization") != "" {
 			http.NotFound(w, r)
 			return
 		}
@@ -473,8 +485,8 @@ func (f *fakeResource) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	bearer := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 	f.bearers = append(f.bearers, bearer)
 	params := []string{`realm="a, \"b\""`}
-	if !f.noHeader && at != "-" {
-		params = append(params, `resource_metadata="`+base.Scheme+"://"+base.Host+at+`"`)
+	if !f.noHeader && f.at != "-" {
+		params = append(params, `resource_metadata="`+f.location()+`"`)
 	}
 	status := http.StatusUnauthorized
 	if t := f.as.valid(bearer); t != nil && !f.refuseAll {

@@ -38,23 +38,21 @@ const (
 	settleLimit   = 2 * time.Second  // that instances may take to agree on a leader
 	followLimit   = 3 * time.Minute  // that a follower waits for its leader
 	renewAhead    = time.Minute      // before a token expires
+	stormLimit    = 4                // within a minute
 	quietTab      = 2 * time.Minute  // a sign-in begun so recently has its tab; no second one is opened
 )
 
 // authOptions is what the flags say about signing in.
 type authOptions struct {
+	untold
 	server    *url.URL          // the MCP server
 	serverURL string            // as it was typed: the identity of the stored credentials hangs on it
 	headers   map[string]string // --header and --header-file as typed, before ${VAR}: part of the identity
 
 	// The browser and the listener that it comes back to.
-	host         string        // in the redirect address; "" is localhost, 127.0.0.1 on Windows
-	port         int           // 0 is the port derived from the identity
-	callbackPath string        // "" is /oauth/callback
-	successURL   string        // where the browser goes at the end, instead of our own page
-	authTimeout  time.Duration // of /wait-for-auth and of the page that waits for the exchange; 0 is 30 s
-	noBrowser    bool          // print the address, open nothing
-	paste        io.Reader     // a terminal where the redirected address may be pasted; nil if there is none
+	listenOptions
+	noBrowser bool      // print the address, open nothing
+	paste     io.Reader // a terminal where the redirected address may be pasted; nil if there is none
 
 	// What is asked for.
 	resource        string            // --resource; "" is what the metadata says
@@ -78,9 +76,16 @@ type authOptions struct {
 	authServers []string // --auth-server; once given, any other issuer is refused
 }
 
+// untold keeps a struct that holds secrets from printing itself, as secret does for a string.
+type untold struct{}
+
+func (untold) Format(f fmt.State, _ rune) { io.WriteString(f, hidden) }
+func (untold) LogValue() slog.Value       { return slog.StringValue(hidden) }
+
 // Who we are to an authorization server, and what it gave us, with the names that mcp-remote stores them under.
 type (
 	registration struct { // RFC 7591
+		untold
 		ID        string   `json:"client_id"`
 		Secret    string   `json:"client_secret,omitempty"`
 		Expires   float64  `json:"client_secret_expires_at,omitempty"` // seconds since 1970; 0 is never
@@ -89,6 +94,7 @@ type (
 		Issuer    string   `json:"issuer,omitempty"`
 	}
 	tokens struct {
+		untold
 		Access    string `json:"access_token"`
 		Type      string `json:"token_type"`
 		ID        string `json:"id_token,omitempty"`
@@ -98,33 +104,16 @@ type (
 		Expires   loose  `json:"expires_at,omitempty"`      // milliseconds since 1970
 		Requested string `json:"requested_scope,omitempty"` // only if a person chose it
 		Issuer    string `json:"issuer,omitempty"`
-		Resource  string `json:"resource,omitempty"` // ours alone
+		Location  string `json:"resourceMetadataUrl,omitempty"` // ours alone
 
 		renewAt time.Time // zero is never
 		renewed time.Time // when we got it by a refresh; zero if we did not
 	}
 )
 
-// A brake stops a storm: at most limit times within span.
-type brake struct {
-	limit int
-	span  time.Duration
-	times []time.Time
-}
-
-func (b *brake) allow() bool {
-	now := time.Now()
-	b.times = slices.DeleteFunc(b.times, func(t time.Time) bool { return now.Sub(t) >= b.span })
-	b.times = append(b.times, now)
-	return len(b.times) <= b.limit
-}
-
 // An authorizer holds the sign-in of one MCP server. Its methods may be called concurrently.
 type authorizer struct {
 	o        authOptions
-	identity string
-	listen   listenOptions
-	scope    string // that a person chose
 	static   *registration
 	metadata map[string]any
 	key      crypto.Signer
@@ -137,8 +126,7 @@ type authorizer struct {
 	found   *discovery // the newest
 	asked   string     // the scopes of the last authorization, and when that was
 	askedAt time.Time
-	signIns brake
-	writes  brake
+	signIns []time.Time // within the last minute: too many are a storm
 
 	current  atomic.Pointer[tokens] // never changed, only replaced; nil until the store has been looked at
 	rejected atomic.Pointer[string] // the newest credential that the MCP server refused
@@ -146,12 +134,11 @@ type authorizer struct {
 
 // newAuthorizer checks what the flags say together; its errors are usage errors. Nothing is sent or read yet.
 func newAuthorizer(o authOptions, s *store, c *http.Client, log *slog.Logger) (*authorizer, error) {
-	a := &authorizer{o: o, store: s, http: c, log: log, scope: o.scope, turn: make(chan struct{}, 1),
-		signIns: brake{limit: 4, span: time.Minute}, writes: brake{limit: 20, span: 30 * time.Second}}
-	a.identity = identityHash(o.serverURL, o.resource, o.authorizeParams, o.headers, o.metadataURL, o.tokenEndpoint)
-	a.listen = listenOptions{identity: a.identity, host: cmp.Or(o.host, defaultHost()), port: cmp.Or(o.port, defaultPort(a.identity)),
-		fixed: o.port != 0 || o.staticInfo != nil || o.metadataURL != "", path: cmp.Or(o.callbackPath, "/oauth/callback"),
-		successURL: o.successURL, timeout: cmp.Or(o.authTimeout, 30*time.Second), server: origin(o.server)}
+	o.identity = identityHash(o.serverURL, o.resource, o.authorizeParams, o.headers, o.metadataURL, o.tokenEndpoint)
+	o.site, o.fixed = origin(o.server), o.port != 0 || o.staticInfo != nil || o.metadataURL != ""
+	o.host, o.port = cmp.Or(o.host, defaultHost()), cmp.Or(o.port, defaultPort(o.identity))
+	o.callbackPath, o.authTimeout = cmp.Or(o.callbackPath, "/oauth/callback"), cmp.Or(o.authTimeout, 30*time.Second)
+	a := &authorizer{store: s, http: c, log: log, turn: make(chan struct{}, 1)}
 	if o.staticInfo != nil {
 		a.static = new(registration)
 		if json.Unmarshal(o.staticInfo, a.static) != nil || a.static.ID == "" {
@@ -162,28 +149,34 @@ func newAuthorizer(o authOptions, s *store, c *http.Client, log *slog.Logger) (*
 		if json.Unmarshal(o.staticMetadata, &a.metadata) != nil || a.metadata == nil {
 			return nil, &usageError{"--static-oauth-client-metadata is not a JSON object", `for example {"scope":"read write"}`}
 		}
-		if chosen, _ := a.metadata["scope"].(string); a.scope == "" {
-			a.scope = strings.TrimSpace(chosen)
-		}
+		chosen, _ := a.metadata["scope"].(string)
+		o.scope = cmp.Or(o.scope, strings.TrimSpace(chosen))
 	}
-	if o.privateKeyPEM != nil {
-		block, _ := pem.Decode(o.privateKeyPEM)
-		if block == nil {
-			block = new(pem.Block)
-		}
-		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if block, _ := pem.Decode(o.privateKeyPEM); block != nil {
+		key, _ := x509.ParsePKCS8PrivateKey(block.Bytes)
 		a.key, _ = key.(crypto.Signer)
-		if ec, ok := key.(*ecdsa.PrivateKey); err != nil || a.key == nil || ok && ec.Curve != elliptic.P256() {
-			return nil, &usageError{"--client-private-key is not a PKCS#8 key (PEM) for RSA, P-256 or Ed25519", "convert it: openssl pkcs8 -topk8 -nocrypt -in KEY -out KEY.pem"}
-		}
 	}
-	if o.clientCredentials && (a.static == nil || a.static.Secret == "") && a.key == nil {
-		return nil, &usageError{"--client-credentials needs a client secret or key", "give --static-oauth-client-info with a client_secret, or --client-private-key"}
+	if ec, ok := a.key.(*ecdsa.PrivateKey); o.privateKeyPEM != nil && a.key == nil || ok && ec.Curve != elliptic.P256() {
+		return nil, &usageError{"--client-private-key is not a PKCS#8 key (PEM) for RSA, P-256 or Ed25519", "convert it: openssl pkcs8 -topk8 -nocrypt -in KEY -out KEY.pem"}
 	}
+	if o.clientCredentials && (a.static == nil || a.static.Secret == "" && a.key == nil) {
+		return nil, &usageError{"--client-credentials needs a client id, and a secret or key", "give --static-oauth-client-info with client_id and client_secret, or with client_id and --client-private-key"}
+	}
+	a.o = o
 	return a, nil
 }
 
-func (a *authorizer) file(name string) string { return a.identity + "_" + name }
+func (a *authorizer) file(name string) string { return a.o.identity + "_" + name }
+
+// pause waits, or ends with ctx and its cause.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 // take waits for the turn; the caller gives it back.
 func (a *authorizer) take(ctx context.Context) error {
@@ -219,18 +212,16 @@ func (a *authorizer) token(ctx context.Context) (secret, error) {
 	defer a.give()
 	if t = a.inUse(); !t.good() { // nobody has seen to it meanwhile
 		switch err := a.renew(ctx, nil, t); {
-		case err == nil:
 		case ctx.Err() != nil:
 			return secret{}, context.Cause(ctx)
 		case outage(err) && time.Now().After(a.expiry(t)):
 			return secret{}, err
-		default: // the old one does while it lasts; after that the server's 401 decides
+		case err != nil: // the old one does while it lasts; after that the server's 401 decides
 			a.log.Warn("refreshing the token", "err", err)
-			later := *a.inUse()
-			if !later.renewAt.IsZero() {
+			if later := *a.inUse(); !later.good() {
 				later.renewAt = time.Now().Add(10 * time.Second)
+				a.current.Store(&later)
 			}
-			a.current.Store(&later)
 		}
 	}
 	return hide(a.bearer(a.inUse())), nil
@@ -261,7 +252,7 @@ func (a *authorizer) refused(t secret) {
 // stored reads the credential that all instances share; the zero value if there is none.
 func (a *authorizer) stored() *tokens {
 	t := new(tokens)
-	if a.store.readJSON(a.file("tokens.json"), t) != nil || !presentable(a.bearer(t)) || a.scope != "" && t.Requested != "" && t.Requested != a.scope {
+	if a.store.readJSON(a.file("tokens.json"), t) != nil || !presentable(a.bearer(t)) || a.o.scope != "" && t.Requested != "" && t.Requested != a.o.scope {
 		return new(tokens)
 	}
 	return t
@@ -332,7 +323,7 @@ func (a *authorizer) signIn(ctx context.Context, challenge string, status int, w
 	} else if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return &signInError{err: fmt.Errorf("signing in to %s: %w", origin(a.o.server), err)}
+	return &signInError{err: fmt.Errorf("signing in to %s: %w", a.o.site, err)}
 }
 
 // answer does the least that can satisfy a challenge.
@@ -362,17 +353,19 @@ func (a *authorizer) answer(ctx context.Context, c challenge, status int, waitin
 	if status == http.StatusForbidden && d.Scope == a.asked && time.Since(a.askedAt) < personLimit {
 		return fmt.Errorf("the server wants more than the scope %q that was just granted", clean(d.Scope))
 	}
-	if !a.signIns.allow() {
-		return &signInError{err: fmt.Errorf("signing in to %s: stopped after %d sign-ins within a minute: the server refuses what its authorization server grants", origin(a.o.server), a.signIns.limit), wait: time.Minute}
+	a.signIns = slices.DeleteFunc(a.signIns, func(t time.Time) bool { return time.Since(t) >= time.Minute })
+	if len(a.signIns) >= stormLimit {
+		return &signInError{err: fmt.Errorf("signing in to %s: stopped after %d sign-ins within a minute: the server refuses what its authorization server grants", a.o.site, stormLimit), wait: time.Minute}
 	}
 	a.asked, a.askedAt = d.Scope, time.Now()
+	a.signIns = append(a.signIns, a.askedAt)
 	switch {
 	case a.o.clientCredentials:
 		return a.renew(ctx, d, old)
 	case a.o.unattended:
 		return &signInError{err: errors.New("a person has to sign in"), hint: "Run: mcp-redial login URL"}
 	case a.o.deviceCode:
-		return a.device(ctx, d, waiting)
+		return a.device(ctx, d, old, waiting)
 	}
 	return a.authorize(ctx, d, old, waiting)
 }
@@ -380,8 +373,8 @@ func (a *authorizer) answer(ctx context.Context, c challenge, status int, waitin
 // wanted is the scope to ask for: a person's choice, else the challenge's, else all that the resource names, else
 // nothing at all; with what was granted before if this is a step-up.
 func (a *authorizer) wanted(d *discovery, c challenge, old *tokens, status int) string {
-	if a.scope != "" {
-		return a.scope
+	if a.o.scope != "" {
+		return a.o.scope
 	}
 	scope := c["scope"]
 	if scope == "" {
@@ -418,15 +411,15 @@ func (a *authorizer) login(ctx context.Context, waiting func(hint string)) error
 	if resp.StatusCode == http.StatusUnauthorized {
 		a.refused(t)
 	} else if !t.empty() {
-		person(a.log, "Already signed in to %s.", origin(a.o.server))
+		person(a.log, "Already signed in to %s.", a.o.site)
 		return nil
 	} else if d, err := a.discover(ctx, bearerChallenge(challenge)); err != nil || d.Location == "" {
-		return errors.Join(fmt.Errorf("%s does not ask for a sign-in", origin(a.o.server)), err)
+		return errors.Join(fmt.Errorf("%s does not ask for a sign-in", a.o.site), err)
 	}
 	if err := a.signIn(ctx, challenge, http.StatusUnauthorized, waiting); err != nil {
 		return err
 	}
-	person(a.log, "Signed in to %s.", origin(a.o.server))
+	person(a.log, "Signed in to %s.", a.o.site)
 	return nil
 }
 
@@ -438,7 +431,7 @@ func (a *authorizer) logout(ctx context.Context) error {
 	}
 	defer a.give()
 	revoked := a.revoke(ctx, a.stored())
-	files, err := a.store.list(a.identity + "_")
+	files, err := a.store.list(a.o.identity + "_")
 	for _, f := range files {
 		err = errors.Join(err, a.store.remove(f.name))
 	}
@@ -495,20 +488,9 @@ func (a *authorizer) register(ctx context.Context, d *discovery, redirect string
 	if d.Server.Registration == "" {
 		return nil, errors.New("the authorization server registers nobody by itself: get a client id from its operator and give it with --static-oauth-client-info")
 	}
-	u, err := a.endpoint("registration endpoint", d.Server.Registration)
-	if err != nil {
-		return nil, err
-	}
-	method := "none"
-	if all := d.Server.AuthMethods; len(all) > 0 && !slices.Contains(all, method) {
-		for _, m := range []string{"client_secret_basic", "client_secret_post"} {
-			if slices.Contains(all, m) {
-				method = m
-			}
-		}
-	}
 	doc := map[string]any{"client_name": "mcp-redial", "client_uri": "https://github.com/mcp-redial/mcp-redial", "redirect_uris": []string{redirect},
-		"application_type": "native", "grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"}, "token_endpoint_auth_method": method}
+		"application_type": "native", "grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"},
+		"token_endpoint_auth_method": pick(d.Server.AuthMethods, "none", "client_secret_post", "client_secret_basic")}
 	if a.o.deviceCode {
 		doc["grant_types"] = []string{deviceGrant, "refresh_token"}
 	}
@@ -520,70 +502,45 @@ func (a *authorizer) register(ctx context.Context, d *discovery, redirect string
 	if err != nil {
 		return nil, err
 	}
-	resp, answer, err := a.ask(ctx, "registering", http.MethodPost, u, http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json"}}, string(body))
-	if err != nil {
+	delete(doc, "token_endpoint_auth_method") // what goes without saying in the answer is the default, not our wish
+	if err := a.submit(ctx, "registering", d.Server.Registration, http.Header{"Content-Type": {"application/json"}}, string(body), &doc); err != nil {
 		return nil, err
 	}
-	if err := refusal("registering", resp.StatusCode, answer); err != nil {
-		return nil, err
-	}
+	doc["issuer"], doc["redirect_uris"] = d.Server.Issuer, []string{redirect}
 	c := new(registration)
-	if json.Unmarshal(answer, &doc) != nil || json.Unmarshal(answer, c) != nil || c.ID == "" {
+	if body, err = json.Marshal(doc); err != nil || json.Unmarshal(body, c) != nil || c.ID == "" {
 		return nil, errors.New("registering: the answer holds no client_id")
-	}
-	doc["issuer"], c.Issuer = d.Server.Issuer, d.Server.Issuer
-	if len(c.Redirects) == 0 || !slices.Contains(c.Redirects, redirect) {
-		doc["redirect_uris"] = []string{redirect}
 	}
 	return c, a.store.writeJSON(a.file("client_info.json"), doc)
 }
 
+// pick is the first of our choices that a server lists; the very first if it lists none of them.
+func pick(listed []string, ours ...string) string {
+	return ours[max(0, slices.IndexFunc(ours, func(s string) bool { return slices.Contains(listed, s) }))]
+}
+
 // post sends a form to an authorization server, authenticated as c in exactly one way, and reads the answer into v.
 func (a *authorizer) post(ctx context.Context, what string, d *discovery, c *registration, endpoint string, form url.Values, v any) error {
-	u, err := a.endpoint("address for "+what, endpoint)
-	if err != nil {
-		return err
-	}
-	h := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}, "Accept": {"application/json"}}
-	method := c.Method
-	if chosen, _ := a.metadata["token_endpoint_auth_method"].(string); method == "" {
-		method = chosen
-	}
-	switch all := d.Server.AuthMethods; {
+	h := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	chosen, _ := a.metadata["token_endpoint_auth_method"].(string)
+	method := cmp.Or(c.Method, chosen, pick(d.Server.AuthMethods, "client_secret_basic", "client_secret_post"))
+	switch {
 	case a.key != nil:
-		method = "private_key_jwt"
-	case c.Secret == "":
-		method = "none"
-	case method == "" && len(all) > 0 && !slices.Contains(all, "client_secret_basic") && slices.Contains(all, "client_secret_post"):
-		method = "client_secret_post"
-	}
-	switch method {
-	case "private_key_jwt":
 		assertion, err := a.assertion(c.ID, d)
 		if err != nil {
 			return err
 		}
 		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
 		form.Set("client_assertion", assertion)
-	case "client_secret_post":
-		form.Set("client_secret", c.Secret)
-		fallthrough
-	case "none":
+	case c.Secret == "" || method == "none":
 		form.Set("client_id", c.ID)
+	case method == "client_secret_post":
+		form.Set("client_id", c.ID)
+		form.Set("client_secret", c.Secret)
 	default: // RFC 6749, 2.3.1
 		h.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(c.ID)+":"+url.QueryEscape(c.Secret))))
 	}
-	resp, body, err := a.ask(ctx, what, http.MethodPost, u, h, form.Encode())
-	if err != nil {
-		return err
-	}
-	if err := refusal(what, resp.StatusCode, body); err != nil {
-		return err
-	}
-	if v != nil && json.Unmarshal(body, v) != nil {
-		return fmt.Errorf("%s: the answer is not the JSON that it should be", what)
-	}
-	return nil
+	return a.submit(ctx, what, endpoint, h, form.Encode(), v)
 }
 
 // assertion is a JWT that proves who we are (RFC 7523, 2.2), good for five minutes. Its audience is the issuer.
@@ -593,9 +550,8 @@ func (a *authorizer) assertion(id string, d *discovery) (string, error) {
 	case *ecdsa.PrivateKey:
 		alg, opts = "ES256", crypto.SHA256
 	case *rsa.PrivateKey:
-		alg, opts = "RS256", crypto.SHA256
-		if algs := d.Server.AuthAlgs; !slices.Contains(algs, alg) && slices.Contains(algs, "PS256") {
-			alg, opts = "PS256", &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
+		if alg, opts = pick(d.Server.AuthAlgs, "RS256", "PS256"), crypto.SHA256; alg == "PS256" {
+			opts = &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256}
 		}
 	}
 	now := time.Now().Unix()
@@ -604,20 +560,16 @@ func (a *authorizer) assertion(id string, d *discovery) (string, error) {
 		return base64.RawURLEncoding.EncodeToString(b)
 	}
 	text := part(map[string]any{"alg": alg, "typ": "JWT"}) + "." + part(map[string]any{"iss": id, "sub": id, "aud": d.Server.Issuer, "iat": now, "exp": now + 300, "jti": rand.Text()})
-	input := []byte(text)
-	if opts.HashFunc() != 0 {
-		sum := sha256.Sum256(input)
-		input = sum[:]
-	}
 	var sig []byte
 	var err error
-	if key, ok := a.key.(*ecdsa.PrivateKey); ok { // JWS wants r and s side by side (RFC 7518, 3.4)
-		r, s, e := ecdsa.Sign(rand.Reader, key, input)
+	if key, ok := a.key.(*ecdsa.PrivateKey); !ok {
+		sig, err = crypto.SignMessage(a.key, rand.Reader, []byte(text), opts)
+	} else { // JWS wants r and s side by side (RFC 7518, 3.4)
+		sum := sha256.Sum256([]byte(text))
+		r, s, e := ecdsa.Sign(rand.Reader, key, sum[:])
 		if err = e; err == nil {
 			sig = append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
 		}
-	} else {
-		sig, err = a.key.Sign(rand.Reader, input, opts)
 	}
 	if err != nil {
 		return "", fmt.Errorf("signing with --client-private-key: %w", err)
@@ -628,16 +580,12 @@ func (a *authorizer) assertion(id string, d *discovery) (string, error) {
 // grant asks the token endpoint for a credential, and keeps it: in the store first, because a rotated refresh
 // token that is lost loses the sign-in.
 func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, form url.Values, old *tokens) error {
-	if r := a.resource(d); r != "" {
-		form.Set("resource", r)
-	}
+	fill(form, map[string]string{"resource": a.resource(d)})
 	t := new(tokens)
 	if err := a.post(ctx, "asking for a token", d, c, d.Server.Token, form, t); err != nil {
 		return err
 	}
 	switch {
-	case !a.writes.allow():
-		return &signInError{err: fmt.Errorf("stopped after %d tokens within half a minute: the server refuses every one of them", a.writes.limit), wait: time.Minute}
 	case a.o.useIDToken && t.ID == "":
 		a.log.Warn("there is no id token to present; it takes the scope openid")
 	case t.Type != "" && !strings.EqualFold(t.Type, "bearer"):
@@ -646,13 +594,8 @@ func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, f
 	if !presentable(a.bearer(t)) {
 		return errors.New("the authorization server issued no token that can be sent")
 	}
-	t.Issuer, t.Resource, t.Requested = d.Server.Issuer, d.Resource.Resource, a.scope
-	if t.Scope == "" {
-		t.Scope = d.Scope
-	}
-	if t.Refresh == "" {
-		t.Refresh = old.Refresh
-	}
+	t.Issuer, t.Location, t.Requested = d.Server.Issuer, d.Location, a.o.scope
+	t.Scope, t.Refresh = cmp.Or(t.Scope, d.Scope), cmp.Or(t.Refresh, old.Refresh)
 	if t.Expires = 0; t.Lifetime > 0 {
 		t.Expires = loose(time.Now().UnixMilli()) + t.Lifetime*1000
 	}
@@ -676,14 +619,8 @@ func (a *authorizer) renew(ctx context.Context, d *discovery, old *tokens) (err 
 		}
 	}
 	c, err := a.client(ctx, d, "")
-	for err == nil {
-		release, ours := a.store.lease(a.file("refresh_in_progress.json"))
-		if a.adopt(old) {
-			release()
-			return nil
-		}
-		if ours {
-			defer release()
+	if err == nil {
+		err = a.alone(ctx, old, func() error {
 			if newest := a.stored(); newest.Refresh != "" && newest.Issuer == old.Issuer {
 				old = newest
 			}
@@ -692,26 +629,38 @@ func (a *authorizer) renew(ctx context.Context, d *discovery, old *tokens) (err 
 			if a.o.clientCredentials {
 				form, scope = url.Values{"grant_type": {"client_credentials"}}, cmp.Or(d.Scope, scope)
 			}
-			if scope != "" {
-				form.Set("scope", scope)
-			}
-			err = a.grant(ctx, d, c, form, old)
-			break
-		}
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+			fill(form, map[string]string{"scope": scope})
+			return a.grant(ctx, d, c, form, old)
+		})
 	}
-	if decided(err) == "" || a.adopt(old) {
+	switch {
+	case decided(err) == "":
 		return err
+	case a.adopt(old):
+		return nil
 	}
 	a.disown(err)
 	spent := *old
 	spent.Refresh = ""
 	a.use(&spent, time.Time{})
 	return errors.Join(err, a.store.remove(a.file("tokens.json")))
+}
+
+// alone does what only one instance at a time may do. What another has stored instead of old meanwhile is taken over.
+func (a *authorizer) alone(ctx context.Context, old *tokens, do func() error) error {
+	for {
+		release, ours := a.store.lease(a.file("refresh_in_progress.json"))
+		if adopted := a.adopt(old); adopted || ours {
+			defer release()
+			if adopted {
+				return nil
+			}
+			return do()
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
 }
 
 // disown forgets our registration if that was what the authorization server did not like.

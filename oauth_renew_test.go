@@ -16,6 +16,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -39,7 +40,7 @@ func (w *signInWorld) signedIn() *authorizer {
 	w.as.tokens[access] = &fakeToken{family.scope, time.Now(), family}
 	w.as.mu.Unlock()
 	t := &tokens{Access: access, Type: "Bearer", Lifetime: 3600, Expires: loose(time.Now().Add(time.Hour).UnixMilli()), Scope: family.scope,
-		Refresh: family.current, Issuer: w.as.issuer, Resource: w.server.url}
+		Refresh: family.current, Issuer: w.as.issuer, Location: w.server.location()}
 	for name, v := range map[string]any{"tokens.json": t, "client_info.json": doc} {
 		if err := a.store.writeJSON(a.file(name), v); err != nil {
 			w.t.Fatal(err)
@@ -422,6 +423,14 @@ func TestDeviceCode(t *testing.T) {
 		}, took: 4 * time.Second},
 		{name: "denied", edit: func(w *signInWorld) { w.as.deny = "access_denied" }, want: "access_denied"},
 		{name: "too late", edit: func(w *signInWorld) { w.as.pendings = 1e6 }, want: "not entered in time"},
+		{name: "too late, whatever the server allows", edit: func(w *signInWorld) {
+			w.as.pendings = 1e6
+			w.as.device = map[string]any{"expires_in": 1e14, "interval": "1e14"}
+		}, want: "not entered in time", took: 10 * time.Minute},
+		{name: "no pause at all", edit: func(w *signInWorld) {
+			w.as.pendings = 3
+			w.as.device = map[string]any{"interval": -1}
+		}, took: 4 * 5 * time.Second},
 		{name: "not offered", edit: func(w *signInWorld) { w.as.metadata["device_authorization_endpoint"] = nil }, want: "no device flow"},
 		{name: "an address for a shell", edit: func(w *signInWorld) {
 			w.as.always["/device"] = func(rw http.ResponseWriter, r *http.Request) {
@@ -439,12 +448,85 @@ func TestDeviceCode(t *testing.T) {
 				start := time.Now()
 				status, err := w.call(t.Context(), a)
 				wantError(t, err, tt.want)
-				if tt.want == "" && (status != 200 || time.Since(start) != tt.took || !strings.Contains(w.log(), "WDJB-MJHT")) {
+				if tt.took != 0 && (tt.want == "" && status != 200 || time.Since(start) != tt.took || !strings.Contains(w.log(), "WDJB-MJHT")) {
 					t.Errorf("status %d after %v, want 200 after %v", status, time.Since(start), tt.took)
+				}
+				left, err := a.store.list(a.file("discovery"))
+				if tt.want != "not entered in time" && len(left) != 0 || err != nil {
+					t.Errorf("left %v, %v", left, err)
 				}
 			})
 		})
 	}
+}
+
+// Ten instances show one code, and ask in turn whether it has been entered. None of them is needed for that: the one
+// that has got the code ends before it is.
+func TestTenDeviceCodes(t *testing.T) {
+	for _, deny := range []string{"", "access_denied"} {
+		t.Run(deny, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newMemWorld(t)
+				w.as.pendings, w.as.deny = 5, deny
+				device := func(o *authOptions) { o.deviceCode = true }
+				ctx, end := context.WithCancel(t.Context())
+				first := w.instance(device)
+				ended := make(chan error, 10)
+				go func() { _, err := w.call(ctx, first); ended <- err }()
+				<-w.hints
+				end()
+				if err := <-ended; !errors.Is(err, context.Canceled) {
+					t.Fatal(err)
+				}
+				for range 10 {
+					a := w.instance(device)
+					go func() { _, err := w.call(t.Context(), a); ended <- err }()
+				}
+				denied := 0
+				for range 10 {
+					switch err := <-ended; {
+					case deny == "" && err != nil:
+						t.Error(err)
+					case deny != "" && strings.Contains(fmt.Sprint(err), deny):
+						denied++
+					case deny != "":
+						wantError(t, err, "without success in another instance")
+					}
+				}
+				if deny != "" && denied != 1 {
+					t.Errorf("%d were denied", denied)
+				}
+				if codes, polls, clients := w.as.count("POST /tenant/device"), w.as.count("POST /tenant/token"), w.as.count("POST /tenant/register"); codes != 1 || polls != 6 || clients != 1 {
+					t.Errorf("%d codes, asked for %d times, by %d clients; want 1, 6 and 1", codes, polls, clients)
+				}
+				if len(w.hints) != 10 {
+					t.Errorf("%d were told", len(w.hints))
+				}
+			})
+		})
+	}
+}
+
+// A code is for the scopes that it was asked for.
+func TestDeviceCodeOfAnotherScope(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newMemWorld(t)
+		w.as.pendings = 1
+		ctx, end := context.WithCancel(t.Context())
+		w.server.scope = "mcp:read"
+		a := w.instance(func(o *authOptions) { o.deviceCode = true })
+		go func() { <-w.hints; end() }()
+		if _, err := w.call(ctx, a); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		w.server.mu.Lock()
+		w.server.scope = "mcp:write"
+		w.server.mu.Unlock()
+		w.mustCall(w.instance(func(o *authOptions) { o.deviceCode = true }))
+		if got := a.stored().Scope; got != "mcp:write" || w.as.count("POST /tenant/device") != 2 {
+			t.Errorf("granted %q", got)
+		}
+	})
 }
 
 func TestSignInCanBeCancelled(t *testing.T) {
@@ -676,6 +758,27 @@ func TestRegistration(t *testing.T) {
 		{name: "with a secret, post", edit: func(w *signInWorld) {
 			w.as.metadata["token_endpoint_auth_methods_supported"] = []string{"client_secret_post", "private_key_jwt"}
 		}},
+		{name: "with a secret for a key that we have not", edit: func(w *signInWorld) {
+			w.as.metadata["token_endpoint_auth_methods_supported"] = []string{"private_key_jwt"}
+			w.as.always["/register"] = func(rw http.ResponseWriter, r *http.Request) {
+				w.as.clients["x"] = map[string]any{"client_id": "x", "client_secret": "planted-x"}
+				w.as.regs = append(w.as.regs, w.as.clients["x"])
+				writeJSON(rw, 201, map[string]any{"client_id": "x", "client_secret": "planted-x", "token_endpoint_auth_method": "private_key_jwt"})
+			}
+		}},
+		{name: "with a secret that nobody asked for", edit: func(w *signInWorld) {
+			w.as.always["/register"] = func(rw http.ResponseWriter, r *http.Request) {
+				w.as.clients["x"] = map[string]any{"client_id": "x", "client_secret": "planted-x"}
+				w.as.regs = append(w.as.regs, w.as.clients["x"])
+				writeJSON(rw, 200, map[string]any{"client_id": "x", "client_secret": "planted-x"})
+			}
+		}, check: func(t *testing.T, w *signInWorld) { // the next process knows it too
+			w.as.revokeAccess()
+			w.mustCall(w.instance(nil))
+			if n := w.as.count("GET /tenant/authorize"); n != 1 {
+				t.Errorf("%d authorizations", n)
+			}
+		}},
 		{name: "a person's additions", opts: func(o *authOptions) {
 			o.staticMetadata = json.RawMessage(`{"client_name":"Ours","contacts":["a@example.com"]}`)
 		},
@@ -758,6 +861,10 @@ func TestNewAuthorizerRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
 	u, _ := url.Parse("https://mcp.example.com/mcp")
 	for name, o := range map[string]authOptions{
 		"--static-oauth-client-info is not":     {staticInfo: json.RawMessage(`{"client_id":7}`)},
@@ -765,7 +872,8 @@ func TestNewAuthorizerRefuses(t *testing.T) {
 		"--static-oauth-client-metadata is not": {staticMetadata: json.RawMessage(`null`)},
 		"--client-private-key is not":           {privateKeyPEM: []byte("planted")},
 		"--client-private-key":                  {privateKeyPEM: keyPEM(t, p384)},
-		"--client-credentials needs":            {clientCredentials: true, staticInfo: json.RawMessage(`{"client_id":"x"}`)},
+		"--client-credentials needs a client":   {clientCredentials: true, staticInfo: json.RawMessage(`{"client_id":"x"}`)},
+		"--client-credentials needs":            {clientCredentials: true, privateKeyPEM: keyPEM(t, p256)},
 	} {
 		o.server, o.serverURL = u, u.String()
 		_, err := newAuthorizer(o, nil, nil, nil)
@@ -802,6 +910,27 @@ func TestLogin(t *testing.T) {
 	wantError(t, open.instance(nil).login(t.Context(), func(string) {}), "does not ask for a sign-in")
 }
 
+// What holds a secret cannot print itself, whoever tries.
+func TestCredentialsNeverPrint(t *testing.T) {
+	u, _ := url.Parse("https://mcp.example.com/mcp")
+	o := authOptions{server: u, staticInfo: json.RawMessage("planted"), privateKeyPEM: []byte("planted")}
+	var log strings.Builder
+	text, structured := slog.New(slog.NewTextHandler(&log, nil)), slog.New(slog.NewJSONHandler(&log, nil))
+	for _, v := range []any{o, &o, tokens{Access: "planted"}, &tokens{Refresh: "planted"}, registration{Secret: "planted"}, &registration{Secret: "planted"}, &deviceCode{Code: "planted"}, deviceCode{Code: "planted"},
+		struct{ T tokens }{tokens{ID: "planted"}}, []tokens{{Access: "planted"}}} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			if got := fmt.Sprintf(verb, v); strings.Contains(got, "planted") || strings.Contains(got, "706c616e746564") || strings.Contains(got, "112 108") {
+				t.Errorf("%s prints %T: %s", verb, v, got)
+			}
+		}
+		text.Info("x", "v", v)
+	}
+	structured.Info("x", "tokens", tokens{Access: "planted"}, "registration", &registration{Secret: "planted"}, "options", o)
+	if strings.Contains(log.String(), "planted") {
+		t.Error(log.String())
+	}
+}
+
 // While a person signs in for a larger scope, the credential that there is goes on being used.
 func TestTokenDuringStepUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -835,7 +964,7 @@ func TestRefreshOnlyAtItsIssuer(t *testing.T) {
 		w.server.at = "/custom/place.json"
 		a := w.signedIn()
 		stored := a.stored()
-		stored.Resource = ""
+		stored.Location = ""
 		if err := a.store.writeJSON(a.file("tokens.json"), stored); err != nil {
 			t.Fatal(err)
 		}

@@ -106,7 +106,7 @@ func (w *signInWorld) Write(p []byte) (int, error) {
 
 func (w *signInWorld) options() authOptions {
 	u, _ := url.Parse(w.server.url)
-	return authOptions{server: u, serverURL: w.server.url, port: w.port, noBrowser: true}
+	return authOptions{server: u, serverURL: w.server.url, listenOptions: listenOptions{port: w.port}, noBrowser: true}
 }
 
 // instance is one mcp-redial; edit may change its options.
@@ -272,7 +272,7 @@ func TestSignIn(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(w.dir, storeFolder, "*"))
 	var names []string
 	for _, f := range files {
-		names = append(names, strings.TrimPrefix(filepath.Base(f), a.identity+"_"))
+		names = append(names, strings.TrimPrefix(filepath.Base(f), a.o.identity+"_"))
 	}
 	if !slices.Equal(names, []string{"client_info.json", "tokens.json"}) {
 		t.Errorf("the store holds %q", names)
@@ -459,7 +459,7 @@ func TestRedirect(t *testing.T) {
 
 func readStore(t *testing.T, w *signInWorld, a *authorizer, name string) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(w.dir, storeFolder, a.identity+"_"+name))
+	b, err := os.ReadFile(filepath.Join(w.dir, storeFolder, a.o.identity+"_"+name))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}

@@ -37,6 +37,7 @@ const (
 type store struct {
 	root   *os.Root // nil: memory
 	memory sync.Map // of memoryFile by name
+	uid    int      // whose files are believed
 	log    *slog.Logger
 }
 
@@ -59,7 +60,7 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the folder for credentials: %w", err)
 	}
-	s := &store{root: root, log: log}
+	s := &store{root: root, uid: os.Getuid(), log: log}
 	s.tighten(".", 0o700)
 	if home, err := os.UserHomeDir(); runtime.GOOS == "windows" && err == nil {
 		if below, err := filepath.Rel(home, dir); err != nil || !filepath.IsLocal(below) {
@@ -98,8 +99,8 @@ func (s *store) tighten(name string, mode fs.FileMode) {
 	}
 }
 
-// read returns a file's content, or an error that is fs.ErrNotExist. Only regular files up to maxStoreFile
-// are read.
+// read returns a file's content, or an error that is fs.ErrNotExist. Only regular files of this user up to
+// maxStoreFile are read.
 func (s *store) read(name string) ([]byte, error) {
 	if s.root == nil {
 		if f, ok := s.memory.Load(name); ok {
@@ -111,9 +112,8 @@ func (s *store) read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading a stored file: %w", err)
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxStoreFile {
-		s.setAside(name, "it is not a regular file, or too large")
-		return nil, fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
+	if !info.Mode().IsRegular() || info.Size() > maxStoreFile || s.uid != 0 && !owned(info, s.uid) { // root works for whoever called sudo
+		return nil, s.setAside(name, "it is not a regular file, too large, or somebody else's")
 	}
 	s.tighten(name, 0o600)
 	data, err := s.root.ReadFile(name)
@@ -123,11 +123,10 @@ func (s *store) read(name string) ([]byte, error) {
 	return data, nil
 }
 
-// own reads a file of this user's, like read, but only if it is regular and of at most max bytes; nothing is done
-// about one that is not.
+// own reads a file of this user's, like read, but nothing is done about one that is not or has more than max bytes.
 func (s *store) own(name string, max int64) ([]byte, error) {
 	if s.root != nil {
-		if info, err := s.root.Lstat(name); err != nil || !info.Mode().IsRegular() || info.Size() > max || !owned(info) {
+		if info, err := s.root.Lstat(name); err != nil || !info.Mode().IsRegular() || info.Size() > max || !owned(info, s.uid) {
 			return nil, fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
 		}
 	}
@@ -146,23 +145,20 @@ func (s *store) readJSON(name string, v any) error {
 		return err
 	}
 	if json.Unmarshal(data, v) != nil { // its error may quote the content
-		s.setAside(name, "it is not what it should be")
-		return fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
+		return s.setAside(name, "it is not what it should be")
 	}
 	return nil
 }
 
-// setAside renames a file that cannot be trusted, so that it is neither used nor lost.
-func (s *store) setAside(name, why string) {
-	aside := name + ".corrupt"
-	s.log.Warn("setting a stored file aside", "name", name, "as", aside, "because", why)
-	if s.root == nil {
-		s.remove(name)
-		return
+// setAside renames a file that cannot be trusted, so that it is neither used nor lost. It counts as missing.
+func (s *store) setAside(name, why string) error {
+	s.log.Warn("setting a stored file aside", "name", name, "because", why)
+	if s.root != nil {
+		if err := s.root.Rename(name, strings.TrimSuffix(name, ".corrupt")+".corrupt"); err != nil {
+			s.log.Warn("setting a stored file aside", "name", name, "err", err)
+		}
 	}
-	if err := s.root.Rename(name, aside); err != nil {
-		s.log.Warn("setting a stored file aside", "name", name, "err", err)
-	}
+	return fmt.Errorf("reading %s: %w", name, fs.ErrNotExist)
 }
 
 // write replaces a file whole.
@@ -172,7 +168,7 @@ func (s *store) write(name string, data []byte) error {
 		return nil
 	}
 	tmp := fmt.Sprintf("%s.%d.%s.tmp", name, os.Getpid(), rand.Text()[:8])
-	if err := s.fill(tmp, data); err != nil {
+	if err := s.create(tmp, data); err != nil {
 		return err
 	}
 	if err := s.root.Rename(tmp, name); err != nil {
@@ -192,16 +188,6 @@ func (s *store) writeJSON(name string, v any) error {
 
 // create writes a file that must not exist yet: otherwise the error is fs.ErrExist.
 func (s *store) create(name string, data []byte) error {
-	if s.root == nil {
-		if _, there := s.memory.LoadOrStore(name, memoryFile{bytes.Clone(data), time.Now()}); there {
-			return fmt.Errorf("creating %s: %w", name, fs.ErrExist)
-		}
-		return nil
-	}
-	return s.fill(name, data)
-}
-
-func (s *store) fill(name string, data []byte) error {
 	f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("creating a stored file: %w", err)
@@ -259,6 +245,9 @@ func (s *store) list(prefix string) ([]storedFile, error) {
 // release gives it back, and does nothing if it is not ours. One whose owner has died, or that is older than
 // leaseAge, is taken over.
 func (s *store) lease(name string) (release func(), ours bool) {
+	if s.root == nil {
+		return func() {}, true
+	}
 	type shape struct {
 		PID   int    `json:"pid"`
 		Nonce string `json:"nonce"`

@@ -72,11 +72,13 @@ func TestStore(t *testing.T) {
 			if _, err := s.read("x"); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("reading nothing: %v", err)
 			}
-			if err := s.create("x", []byte("1")); err != nil {
-				t.Fatal(err)
+			release, ours := s.lease("lease")
+			if _, twice := s.lease("lease"); !ours || twice && s.root != nil {
+				t.Errorf("lease %v, then %v", ours, twice)
 			}
-			if err := s.create("x", []byte("2")); !errors.Is(err, fs.ErrExist) {
-				t.Errorf("creating twice: %v", err)
+			release()
+			if _, err := s.read("lease"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("the lease that was given back: %v", err)
 			}
 			if err := s.write("x", []byte("3")); err != nil {
 				t.Fatal(err)
@@ -94,7 +96,7 @@ func TestStore(t *testing.T) {
 			if err := s.readJSON("x", &v); !errors.Is(err, fs.ErrNotExist) { // 3 is no object: set aside
 				t.Errorf("a foreign file: %v", err)
 			}
-			if _, err := s.read("x"); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := s.read("x"); s.root != nil && !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("the foreign file is still there: %v", err)
 			}
 			files, err := s.list("y")
@@ -149,6 +151,12 @@ func TestStoreDistrusts(t *testing.T) {
 		"a folder":                 func(p string) error { return os.Mkdir(p, 0o700) },
 		"a huge file":              func(p string) error { return os.WriteFile(p, make([]byte, maxStoreFile+1), 0o600) },
 		"damaged":                  func(p string) error { return os.WriteFile(p, []byte(`{"access_token":"x`), 0o600) },
+		"somebody else's": func(p string) error {
+			if runtime.GOOS == "windows" {
+				return errors.New("there the access list says who may write")
+			}
+			return os.WriteFile(p, []byte(`{"access_token":"x"}`), 0o600)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, dir := testStore(t)
@@ -156,6 +164,9 @@ func TestStoreDistrusts(t *testing.T) {
 			s.log = slog.New(slog.NewTextHandler(&log, nil))
 			if err := plant(filepath.Join(dir, "x_tokens.json")); err != nil {
 				t.Skip(err)
+			}
+			if name == "somebody else's" {
+				s.uid += 1 << 16
 			}
 			var v tokens
 			if err := s.readJSON("x_tokens.json", &v); !errors.Is(err, fs.ErrNotExist) {

@@ -10,10 +10,10 @@ import (
 	"syscall"
 )
 
-// owned says whether a file is this user's.
-func owned(info fs.FileInfo) bool {
+// owned says whether a file is that user's.
+func owned(info fs.FileInfo, uid int) bool {
 	s, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(s.Uid) == os.Getuid()
+	return ok && int(s.Uid) == uid
 }
 
 // birth is when a process was started, in the system's own words; "" where there is no /proc to tell.

@@ -7,7 +7,7 @@ import (
 )
 
 // owned: the store lies in the user's own profile.
-func owned(fs.FileInfo) bool { return true }
+func owned(fs.FileInfo, int) bool { return true }
 
 // birth is when a process was started, in the system's own words; "" if it will not tell.
 func birth(pid int) string {
