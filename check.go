@@ -191,9 +191,9 @@ func (k *checkup) believed(s tls.ConnectionState) string {
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	for _, f := range k.client.added() {
+	for _, f := range k.client.roots {
 		roots := x509.NewCertPool()
-		roots.AppendCertsFromPEM(f.data)
+		roots.AppendCertsFromPEM(f.text())
 		if _, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between}); err == nil {
 			source = f.name
 		}

@@ -46,9 +46,8 @@ type clientOptions struct {
 	oauthHeaders http.Header // sent to authServers only
 
 	// Whom to believe.
-	roots  []pemFile        // added to the system's roots
-	more   func() []pemFile // the same, to be read when somebody needs them; may be nil
-	caOnly bool             // instead of the system's roots
+	roots  []pemFile // added to the system's roots
+	caOnly bool      // instead of the system's roots
 	tls13  bool
 
 	// The way there.
@@ -61,9 +60,17 @@ type clientOptions struct {
 	bodyTimeout    time.Duration // between two reads of an answer
 }
 
+// A pemFile without data is read when somebody needs it.
 type pemFile struct {
 	name string
 	data []byte
+}
+
+func (f pemFile) text() []byte {
+	if f.data == nil {
+		f.data, _ = load(f.name) // it was there at the start
+	}
+	return f.data
 }
 
 const (
@@ -111,22 +118,14 @@ func newClients(o clientOptions) (again, once, auth *http.Client, err error) {
 	return again, once, &http.Client{Transport: a, CheckRedirect: nextHop, Timeout: signInLimit}, nil
 }
 
-// added are the roots besides the system's.
-func (o clientOptions) added() []pemFile {
-	if o.more == nil {
-		return o.roots
-	}
-	return append(o.more(), o.roots...)
-}
-
 // pool is whom we believe: the system's roots unless o.caOnly, and those that are added.
 func (o clientOptions) pool() *x509.CertPool {
 	pool, err := x509.SystemCertPool()
 	if err != nil || o.caOnly {
 		pool = x509.NewCertPool()
 	}
-	for _, f := range o.added() {
-		pool.AppendCertsFromPEM(f.data)
+	for _, f := range o.roots {
+		pool.AppendCertsFromPEM(f.text())
 	}
 	return pool
 }
@@ -149,7 +148,7 @@ func newTLS(o clientOptions) (*tls.Config, error) {
 		conf.MinVersion = tls.VersionTLS13
 	}
 	for _, f := range o.roots {
-		if !certified(f.data) {
+		if f.data != nil && !certified(f.data) {
 			return nil, &usageError{f.name + " holds no certificate in PEM form", "convert it: openssl x509 -inform der -in FILE -out FILE.pem"}
 		}
 	}

@@ -83,7 +83,7 @@ func (d *draft) flags() []flag {
 		{"", "", "The server", nil},
 		{"header", "'NAME: VALUE'...", "send this header to the MCP server; ${VAR} is taken from the environment", d.addHeader},
 		{"header-file", "FILE...", "headers, one a line; read again when the server answers 401", want("a path", d.addHeaderFile)},
-		{"header-command", "PATH", "a program that prints headers; run again when the server answers 401", want("the absolute path of a program, without arguments", func(v string) bool { d.headers.command = v; return filepath.IsAbs(v) })},
+		{"header-command", "PATH", "a program that prints headers; run at the start, after a 401, and by its Expires-In", want("the absolute path of a program, without arguments", func(v string) bool { d.headers.command = v; return filepath.IsAbs(v) })},
 		{"transport", "KIND", "http-first (default), sse-first, http-only, sse-only", oneOf(&b.transport, "http-first", "sse-first", "http-only", "sse-only")},
 		{"protocol", "ERA", "auto (default), legacy (2025-11-25 and older), modern (2026-07-28)", oneOf(&b.protocol, "auto", "legacy", "modern")},
 		{"allow-http", "", "allow an http: URL that is not on this machine", none},
@@ -579,35 +579,23 @@ func (d *draft) finishServer() error {
 // environmentRoots adds the certificates that the environment names for every program. What cannot be read is
 // passed over with a warning, as those programs do.
 func (d *draft) environmentRoots() {
-	if d.client.caOnly {
-		return
-	}
-	var paths []string
-	if v, _ := d.getenv("NODE_EXTRA_CA_CERTS"); v != "" {
-		paths = append(paths, v)
-	}
+	extra, _ := d.getenv("NODE_EXTRA_CA_CERTS")
+	paths := []string{extra}
 	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" { // elsewhere they are what Go takes for the system's
-		if v, _ := d.getenv("SSL_CERT_FILE"); v != "" {
-			paths = append(paths, v)
-		}
+		file, _ := d.getenv("SSL_CERT_FILE")
 		dirs, _ := d.getenv("SSL_CERT_DIR")
+		paths = append(paths, file)
 		for _, dir := range filepath.SplitList(dirs) {
 			files, _ := filepath.Glob(filepath.Join(dir, "*"))
 			paths = append(paths, files...)
 		}
 	}
 	for _, path := range paths {
-		if _, err := os.Stat(path); err != nil {
+		if _, err := os.Stat(path); err == nil && !d.client.caOnly {
+			d.client.roots = append(d.client.roots, pemFile{path, nil})
+		} else if path != "" && !d.client.caOnly {
 			d.warnings = append(d.warnings, "passing over certificates that the environment names: "+err.Error())
 		}
-	}
-	d.client.more = func() (files []pemFile) {
-		for _, path := range paths {
-			if data, err := load(path); err == nil {
-				files = append(files, pemFile{path, data})
-			}
-		}
-		return files
 	}
 }
 

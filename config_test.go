@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -51,7 +52,10 @@ func TestFlags(t *testing.T) {
 	ca := writeFile(t, "ca.pem", "pem text")
 	auth := writeFile(t, "auth", "user:pass word\r\n")
 	object := writeFile(t, "object", `{"client_id":"from file"}`)
-	abs, _ := filepath.Abs("helper")
+	abs, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	headerFile := writeFile(t, "headers", "X-A: 1\n")
 	proxyOf := func(c *config) any {
 		u, err := c.client.proxyFor(&http.Request{URL: c.url})
@@ -220,6 +224,8 @@ func TestFlagErrors(t *testing.T) {
 	absent := filepath.Join(t.TempDir(), "none")
 	_, err := os.Open(absent)
 	noFile := err.Error()
+	_, noProgram := exec.LookPath(file)
+	_, noFileThere := exec.LookPath(absent)
 	const explained = " | mcp-redial --help explains the flags"
 	for _, c := range []struct {
 		args []string // after the URL, unless the first is "only"
@@ -257,6 +263,8 @@ func TestFlagErrors(t *testing.T) {
 		{[]string{"--header", "X-A: ${NONE}"}, "the header X-A needs the variable NONE, which is not set | set it in the environment of the client, or in env of its configuration"},
 		{[]string{"--header-file", ""}, "--header-file: expected a path" + explained},
 		{[]string{"--header-file", absent}, "reading --header-file: " + noFile},
+		{[]string{"--header-command", file}, "--header-command: " + noProgram.Error() + " | give the path of a program that you may run"},
+		{[]string{"--header-command", absent}, "--header-command: " + noFileThere.Error()},
 		{[]string{"--header-command", "helper"}, "--header-command: expected the absolute path of a program, without arguments" + explained},
 		{[]string{"--transport", "s3cret"}, "--transport: expected http-first, sse-first, http-only, sse-only" + explained},
 		{[]string{"--transport", ""}, "--transport: expected http-first, sse-first, http-only, sse-only"},
@@ -375,7 +383,7 @@ func TestWarnings(t *testing.T) {
 	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
 		named = 3 // other is added, too, and holds none
 	}
-	if roots := c.client.added(); len(roots) != named || named > 0 && roots[0].name != ca {
+	if roots := c.client.roots; len(roots) != named || named > 0 && roots[0].name != ca {
 		t.Errorf("roots: %v", roots)
 	}
 	c, err = parse([]string{exampleURL, "--ca-only", "--ca-file", other}, m)
@@ -515,7 +523,7 @@ func TestEntry(t *testing.T) {
 		!b.autoReconnect || b.maxRetries != -1 || b.initialDelay != 250*time.Millisecond || b.maxDelay != time.Minute || b.multiplier != 2 || !b.silent {
 		t.Errorf("got %+v, %v", b, h)
 	}
-	if u, _ := c.client.proxyFor(&http.Request{URL: c.url}); origin(u) != "http://environment.example.com:3128" || len(c.client.added()) > 0 {
+	if u, _ := c.client.proxyFor(&http.Request{URL: c.url}); origin(u) != "http://environment.example.com:3128" || len(c.client.roots) > 0 {
 		t.Error("the file set a proxy or a CA")
 	}
 	// Flags win, and with a URL only autoReconnect is read.

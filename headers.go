@@ -5,10 +5,12 @@ package main
 // only (client.go sees to that) and never into an error or a log.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"os"
@@ -44,9 +46,10 @@ type headerSource struct {
 	o     headerOptions
 	typed map[string]string // as written, before ${VAR}; mcp-remote's identity of the stored sign-in has them
 
-	turn chan struct{} // of capacity 1; held by the one that reads the sources, and guards ran
-	ran  time.Time     // when the command was last started
-	set  atomic.Pointer[headerSet]
+	turn   chan struct{} // of capacity 1; held by the one that reads the sources, and guards ran and failed
+	ran    time.Time     // when the command was last started
+	failed error         // what went wrong then
+	set    atomic.Pointer[headerSet]
 }
 
 type headerSet struct {
@@ -54,9 +57,12 @@ type headerSet struct {
 	until  time.Time // zero: until the server refuses it
 }
 
-// newHeaderSource reads arguments and files. An error is a *usageError. The command is first run by current.
+// newHeaderSource reads arguments and files, and looks whether there is such a command. An error is a *usageError.
 func newHeaderSource(o headerOptions) (*headerSource, error) {
 	s := &headerSource{o: o, turn: make(chan struct{}, 1)}
+	if _, err := exec.LookPath(o.command); o.command != "" && err != nil {
+		return nil, &usageError{"--header-command: " + err.Error(), "give the path of a program that you may run"}
+	}
 	header, typed, err := s.written()
 	if err != nil {
 		return nil, err
@@ -65,6 +71,14 @@ func newHeaderSource(o headerOptions) (*headerSource, error) {
 		s.set.Store(&headerSet{header: header})
 	}
 	return s, nil
+}
+
+// begin runs the command at the start of the program, before anything is sent. What goes wrong is told at once and
+// ends nothing: a command that needs the network may work a moment later, when a request asks for it again.
+func (s *headerSource) begin(ctx context.Context, log *slog.Logger) {
+	if _, err := s.current(ctx); err != nil && ctx.Err() == nil {
+		log.Error(err.Error() + ": it is run again when a request needs it; run it by hand to see why")
+	}
 }
 
 // current is the set to send now: the caller must not change it. The command runs where it has not run yet or
@@ -110,13 +124,15 @@ func (s *headerSource) read(ctx context.Context, old *headerSet) (http.Header, e
 	}
 	set := &headerSet{header: header}
 	if s.o.command != "" {
-		if pause := time.Until(s.ran.Add(commandPause)); pause > 0 {
-			return nil, &signInError{err: errors.New("waiting to run --header-command again"), outage: true, wait: pause}
+		early := time.Since(s.ran) < commandPause
+		var life time.Duration
+		if !early {
+			s.ran = time.Now()
+			life, s.failed = s.run(ctx, header)
 		}
-		s.ran = time.Now()
-		life, err := s.run(ctx, header)
-		if err != nil {
-			return nil, &signInError{err: err, outage: true, wait: commandPause, hint: "run the command of --header-command by hand"}
+		if early || s.failed != nil {
+			err := cmp.Or(s.failed, errors.New("waiting to run --header-command again"))
+			return nil, &signInError{err: err, outage: true, wait: time.Until(s.ran.Add(commandPause)), hint: "run the command of --header-command by hand"}
 		}
 		if life > 0 {
 			set.until = s.ran.Add(max(life, commandPause))
@@ -128,43 +144,36 @@ func (s *headerSource) read(ctx context.Context, old *headerSet) (http.Header, e
 
 // written reads the arguments and the files. A later line replaces an earlier one of the same spelling.
 func (s *headerSource) written() (http.Header, map[string]string, error) {
-	var order []string
-	typed := map[string]string{}
-	add := func(where, line string) error {
-		name, value, err := parseHeader(where, line)
-		if _, twice := typed[name]; !twice {
-			order = append(order, name)
-		}
-		typed[name] = value
-		return err
-	}
+	typed, header := map[string]string{}, http.Header{}
 	for _, a := range s.o.args {
-		if a.file == "" {
-			if err := add("--header", a.line.reveal()); err != nil {
+		lines, where := []string{a.line.reveal()}, "--header"
+		if a.file != "" {
+			text, err := load(a.file)
+			if err != nil {
+				return nil, nil, &usageError{"reading --header-file: " + err.Error(), "give the path of a file with a line Name: value for each header"}
+			}
+			lines = strings.Split(string(text), "\n")
+		}
+		for i, line := range lines {
+			if a.file != "" {
+				line, where = strings.TrimSpace(line), fmt.Sprintf("%s line %d", a.file, i+1)
+				if line == "" || line[0] == '#' {
+					continue
+				}
+			}
+			name, value, err := parseHeader(where, line)
+			if err != nil {
 				return nil, nil, err
 			}
-			continue
-		}
-		text, err := load(a.file)
-		if err != nil {
-			return nil, nil, &usageError{"reading --header-file: " + err.Error(), "give the path of a file with a line Name: value for each header"}
-		}
-		for i, line := range strings.Split(string(text), "\n") {
-			if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
-				continue
-			}
-			if err := add(fmt.Sprintf("%s line %d", a.file, i+1), line); err != nil {
-				return nil, nil, err
-			}
+			typed[name] = value
 		}
 	}
-	header := http.Header{}
-	for _, name := range order {
+	for _, name := range slices.Sorted(maps.Keys(typed)) {
 		value, err := expand("the header "+name, typed[name], s.o.getenv)
-		if err != nil {
-			return nil, nil, err
+		if err == nil {
+			value, err = oneLine(name, value)
 		}
-		if value, err = oneLine(name, value); err != nil {
+		if err != nil {
 			return nil, nil, err
 		}
 		header.Add(name, value)
@@ -218,15 +227,14 @@ func expand(where, s string, getenv func(string) (string, bool)) (string, error)
 
 // run adds what the command prints to header. life is its Expires-In line, 0 if there is none.
 func (s *headerSource) run(ctx context.Context, header http.Header) (life time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, commandLimit, fmt.Errorf("it did not end within %v", commandLimit))
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.o.command)
 	cmd.WaitDelay = time.Second
 	var out output
 	cmd.Stdout = &out
-	if err := cmd.Run(); ctx.Err() != nil {
-		return 0, fmt.Errorf("running --header-command: %w", context.Cause(ctx))
-	} else if err != nil {
+	err = cmd.Run()
+	if err = cmp.Or(context.Cause(ctx), err); err != nil {
 		return 0, fmt.Errorf("running --header-command: %w", err)
 	}
 	for line := range strings.Lines(string(out.text)) {

@@ -7,10 +7,12 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -259,6 +261,115 @@ func TestHeaderCommandErrors(t *testing.T) {
 		}
 		if h, err := s.current(t.Context()); err != nil || len(h.Get("X-A")) != commandOutput-6 {
 			t.Errorf("%d bytes: %v", len(h.Get("X-A")), err)
+		}
+	})
+}
+
+// TestHeaderCommandAtStart holds that the command runs when the program starts, and delays nothing else.
+func TestHeaderCommandAtStart(t *testing.T) {
+	mkfifo, err := exec.LookPath("mkfifo")
+	if err != nil {
+		t.Skip(err)
+	}
+	var asked atomic.Int64
+	url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+		asked.Add(1)
+		if r.Method == http.MethodGet {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		w.Header().Set("Content-Type", jsonType)
+		fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":{"run":%q}}`, id, r.Header.Get("X-Run"))
+	})
+	// start runs the program with a command, and returns when the command has come to its text.
+	start := func(t *testing.T, text string) *victim {
+		path := script(t, `echo x >> "$0.runs"; echo x > "$0.begun"; `+text)
+		if out, err := exec.Command(mkfifo, path+".begun").CombinedOutput(); err != nil {
+			t.Fatalf("%v %s", err, out)
+		}
+		f, err := os.OpenFile(path+".begun", os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		f.SetReadDeadline(time.Now().Add(30 * time.Second)) // ends a hang, decides nothing else
+		v := attack(t, nil, url, "--header-command", path)
+		if _, err := f.Read(make([]byte, 1)); err != nil {
+			t.Fatalf("the command does not run at the start: %v\n%s", err, v.stderr())
+		}
+		if n := asked.Load(); n > 0 {
+			t.Errorf("%d requests went out before the client said anything", n)
+		}
+		return v
+	}
+	t.Run("its output is used", func(t *testing.T) {
+		v := start(t, `while read x; do n=x$n; done < "$0.runs"; echo "X-Run: $n"`)
+		v.hello()
+		if got := v.ask("tools/list", "{}"); v.end() != 0 || !strings.Contains(got, `"run":"x"`) {
+			t.Errorf("answered %s\n%s", got, v.stderr())
+		}
+	})
+	asked.Store(0)
+	t.Run("it fails", func(t *testing.T) {
+		v := start(t, "echo s3cret >&2; exit 3")
+		told := "mcp-redial: error: running --header-command: exit status 3: it is run again when a request needs it; run it by hand to see why\n"
+		for late := time.Now().Add(30 * time.Second); !strings.Contains(v.stderr(), told); runtime.Gosched() {
+			if time.Now().After(late) {
+				t.Fatalf("nothing is said of it:\n%s", v.stderr())
+			}
+		}
+		if code := v.end(); code != 0 || strings.Contains(v.stderr(), "s3cret") {
+			t.Errorf("exit %d\n%s", code, v.stderr())
+		}
+	})
+	t.Run("it hangs, and input ends", func(t *testing.T) {
+		if v := start(t, "exec /bin/sleep 1000"); v.end() != 0 {
+			t.Errorf("stderr:\n%s", v.stderr())
+		}
+	})
+	t.Run("it hangs, and a signal comes", func(t *testing.T) {
+		v := start(t, "exec /bin/sleep 1000")
+		if err := v.cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		<-v.gone
+		if code := v.cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("exit %d\n%s", code, v.stderr())
+		}
+	})
+	t.Run("it hangs, and the client speaks", func(t *testing.T) {
+		v := start(t, "exec /bin/sleep 1000")
+		v.say("no JSON")
+		if got := <-v.lines; !strings.Contains(got, "-32700") { // in no hurry, but it does not wait for the command
+			t.Errorf("answered %s", got)
+		}
+	})
+}
+
+// TestHeaderCommandFailed holds that what went wrong is still told while it is too early for another run.
+func TestHeaderCommandFailed(t *testing.T) {
+	path := script(t, `[ -e "$0.good" ] || exit 3; echo "X-A: 1"`)
+	synctest.Test(t, func(t *testing.T) {
+		s, err := newHeaderSource(headerOptions{command: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var signIn *signInError
+		for _, after := range []time.Duration{0, time.Second, 8 * time.Second} {
+			time.Sleep(after)
+			if _, err := s.current(t.Context()); !errors.As(err, &signIn) || signIn.Error() != "running --header-command: exit status 3" {
+				t.Errorf("got %v", err)
+			}
+		}
+		if signIn.wait != time.Second || !signIn.outage {
+			t.Errorf("wait %v", signIn.wait)
+		}
+		if err := os.WriteFile(path+".good", nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(signIn.wait)
+		if h, err := s.current(t.Context()); err != nil || h.Get("X-A") != "1" {
+			t.Errorf("later: %v, %v", h, err)
 		}
 	})
 }

@@ -36,6 +36,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -90,13 +91,11 @@ func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer)
 // complain tells a person what is wrong and what to do next.
 func complain(stderr io.Writer, err error) int {
 	fmt.Fprintf(stderr, "mcp-redial: error: %s\n", escape(err.Error(), maxLine))
-	var usage *usageError
-	if errors.As(err, &usage) {
+	if usage, ok := errors.AsType[*usageError](err); ok {
 		fmt.Fprintf(stderr, "mcp-redial: hint: %s\n", escape(usage.hint, maxLine))
 		return 2
 	}
-	var failed *signInError
-	if errors.As(err, &failed) && failed.hint != "" {
+	if failed, ok := errors.AsType[*signInError](err); ok && failed.hint != "" {
 		fmt.Fprintf(stderr, "mcp-redial: hint: %s\n", failed.hint)
 	}
 	return 1
@@ -196,15 +195,16 @@ func (p *program) serve(ctx context.Context, stdin *os.File, stdout io.Writer) i
 	k := newKeeper(p.store, p.auth, p.log, id, o.server)
 	o.remembered = k.load()
 	work, stop := context.WithCancel(context.Background())
-	kept := make(chan struct{})
-	go func() { k.run(work); close(kept) }()
+	var beside sync.WaitGroup
+	beside.Go(func() { k.run(work) })
+	beside.Go(func() { p.c.client.headers.begin(work, p.log) })
 	b := newBridge(o, outside{p.connect, p.signIn, k.remember}, p.log, p.wire.mem)
 	if f, ok := stdout.(*os.File); ok {
 		stdout = smooth(f)
 	}
 	b.run(ctx, smooth(stdin), stdout)
 	stop()
-	<-kept
+	beside.Wait()
 	return 0
 }
 
