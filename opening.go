@@ -35,7 +35,8 @@ func (b *bridge) begin(c *call) {
 func (b *bridge) open() {
 	b.set(opening)
 	b.attempts++
-	b.talked = time.Now() // the silence that ends an opening begins here
+	b.begun = time.Now()
+	b.talked = b.begun // the silence that ends an opening begins here
 	if b.sess == nil {
 		kind := b.choose()
 		b.sess = &session{kind: kind, t: b.world.connect(kind), live: map[*exchange]bool{}}
@@ -83,10 +84,15 @@ func (b *bridge) oldest() *call {
 // greet sends what proves the path: a knock if the session stands, else the hello of its era, in the
 // client's own words where it has said one.
 func (b *bridge) greet() {
-	s, first := b.sess, b.oldest()
+	s, first, began := b.sess, b.oldest(), b.begun
+	knocked := func(m message, e *exchangeError) {
+		if e == nil || e.status > 0 || began.Equal(b.begun) { // else another is in the air
+			b.stepped(m, e)
+		}
+	}
 	switch {
 	case s.kind == kindStateless && s.established:
-		b.ask("server/discover", modernParams(first), b.stepped)
+		b.ask("server/discover", modernParams(first), knocked)
 	case s.kind == kindStateless:
 		hello := newRequest(b.newID(), "server/discover", modernParams(first))
 		if first != nil && first.m.method == "server/discover" {
@@ -94,7 +100,7 @@ func (b *bridge) greet() {
 		}
 		b.send(&call{m: hello, then: func(m message, e *exchangeError) { b.discovered(first, m, e) }})
 	case s.established:
-		b.ask("ping", nil, b.stepped)
+		b.ask("ping", nil, knocked)
 	case b.hello.raw == nil: // a client without a handshake: its first line is the probe
 		s.established = true
 		b.gate()
@@ -150,6 +156,7 @@ func (b *bridge) welcomed(m message, e *exchangeError) {
 // noEntry handles a hello, a knock or a step of the replay that met no answer.
 func (b *bridge) noEntry(e *exchangeError) {
 	switch {
+	case errors.Is(e, errSilent): // we ended it ourselves, and there may be another attempt by now
 	case e.challenged():
 		b.challenged(nil, e)
 	case e.fate == gone, b.sess.established && e.status == 503 && e.fate == unknown && b.kind != kindStateless: // some say "no such session" so

@@ -152,11 +152,12 @@ type bridge struct {
 	// The outage, and redialling.
 	outage     time.Time // since when; zero: none
 	attempts   int       // in this outage
+	begun      time.Time // when the newest of them began
 	failures   int       // the exponent of the backoff
 	losses     time.Time // quick losses so far, as the time at which they are forgotten
 	redialAt   time.Time
 	floor      time.Time // the server asked not to be called before
-	hurried    time.Time // when a line of the client last cut a wait short
+	hurried    time.Time // the last redial that a line of the client asked for
 	readyAt    time.Time
 	lastError  string
 	reconnects int
@@ -797,16 +798,20 @@ func (b *bridge) down(e *exchangeError) {
 	if b.attempts == 0 { // no held call is told that the server is away before that was tried
 		pause = min(pause, later(b.heard.Add(b.holdTimeout-lateHold), now.Add(lateHold/2)).Sub(now))
 	}
-	if b.maxRetries >= 0 && b.failures > b.maxRetries && slices.ContainsFunc(b.queue, func(c *call) bool { return now.Sub(c.arrived) < patience(c) }) {
+	late := b.state == opening && slices.ContainsFunc(b.queue, b.owed)
+	if b.maxRetries >= 0 && b.failures > b.maxRetries && (late || slices.ContainsFunc(b.queue, func(c *call) bool { return now.Sub(c.arrived) < patience(c) })) {
 		b.failures-- // too early for an error: the round goes on
 	}
-	if !b.autoReconnect && (e.fate != gone || len(b.queue) == 0) || b.maxRetries >= 0 && b.failures > b.maxRetries {
+	if !b.autoReconnect && !late && (e.fate != gone || len(b.queue) == 0) || b.maxRetries >= 0 && b.failures > b.maxRetries {
 		b.giveUp(faultNotSent, fmt.Sprintf("%s could not be reached in %d attempts", b.server, b.attempts), e)
 		return
 	}
 	b.set(waiting)
 	b.redialAt, b.floor = now.Add(e.wait+pause), time.Time{} // the server's floor is added, never cut
 	b.delay(now.Add(e.wait))
+	if late {
+		b.hurry(now)
+	}
 	b.announce()
 	for _, c := range b.queue {
 		b.comfort(c)
@@ -831,12 +836,11 @@ func (b *bridge) delay(floor time.Time) {
 	if floor.After(b.floor) && floor.After(time.Now()) {
 		b.floor = floor
 		b.redialAt = later(b.redialAt, floor)
-		b.expire(floor)
+		b.expire(time.Now())
 	}
 }
 
-// stir lets a line of the client wake the bridge or cut a wait short: at most once a second, never below the
-// server's floor.
+// stir lets a line of the client wake the bridge or cut a wait short.
 func (b *bridge) stir() {
 	now := time.Now()
 	switch {
@@ -844,11 +848,24 @@ func (b *bridge) stir() {
 		b.failures = 0
 		b.open()
 	case b.state == opening && b.sess.established && b.sess.shaken && now.Sub(b.hurried) >= time.Second: // the knock may meet silence: another
-		b.hurried = now
+		b.hurried, b.begun = now, now
 		b.greet()
-	case b.state == waiting && now.Sub(b.hurried) >= time.Second && b.redialAt.After(now):
-		b.hurried, b.redialAt = now, later(now, b.floor)
+	case b.state == waiting:
+		b.hurry(now)
 	}
+}
+
+// hurry cuts a wait short: at most once a second, never below the server's floor.
+func (b *bridge) hurry(now time.Time) {
+	if soon := later(later(now, b.hurried.Add(time.Second)), b.floor); soon.Before(b.redialAt) {
+		b.hurried, b.redialAt = soon, soon
+	}
+}
+
+// owed says whether c still waits for an attempt to reach the server that began after it came: only the failure
+// of such a one tells that the server is away.
+func (b *bridge) owed(c *call) bool {
+	return c.m.kind == request && !c.standing() && c.arrived.After(b.begun)
 }
 
 // giveUp is the way to dormant: everything held gets its error, and nothing is dialled until the client's

@@ -84,15 +84,20 @@ func patience(c *call) time.Duration {
 	return lateHold
 }
 
-// expire answers the lines that will have been held as long as they may be at the time at.
-func (b *bridge) expire(at time.Time) {
+// expire answers the lines that have been held as long as they may be, or will have been when the server lets us
+// come again.
+func (b *bridge) expire(now time.Time) {
+	next := now
+	if b.state == waiting {
+		next = later(now, b.floor)
+	}
 	for _, c := range b.byID {
 		var limit time.Time
 		switch {
 		case c.standing():
 			continue
 		case !c.accepted.IsZero():
-			if at.Sub(c.accepted) > acceptedTimeout {
+			if now.Sub(c.accepted) > acceptedTimeout {
 				b.unsure(c, &exchangeError{fate: unknown, err: errors.New("the server accepted the request and never answered")})
 			}
 			continue
@@ -111,9 +116,12 @@ func (b *bridge) expire(at time.Time) {
 			continue
 		default:
 			limit = later(b.heard.Add(b.holdTimeout), later(c.arrived, b.outage).Add(lateHold)) // an outage may be found out late
+			if c.state == held && (b.state == opening || b.owed(c)) {
+				limit = later(limit, c.arrived.Add(b.holdTimeout))
+			}
 		}
 		switch {
-		case at.Before(limit):
+		case next.Before(limit):
 		case b.state == signingIn || c.scope:
 			b.fail(c, faultAuthorization, strings.TrimSpace("signing in to "+b.server+" is not finished. "+b.hint), nil)
 		default:
