@@ -59,7 +59,7 @@ type call struct {
 	doubt   *message  // an answer that may only mean that the session is lost
 	after   string    // cursor of its stream
 	resumes int       // resumptions in a row that brought no event
-	failing time.Time // since when resuming has failed to connect; zero while it works
+	failing time.Time // since when its stream is cut and could not be resumed
 
 	token    string  // its progressToken; "" if none
 	progress float64 // the last progress the client saw

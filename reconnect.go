@@ -407,12 +407,8 @@ func (b *bridge) news(e event) {
 func (b *bridge) opened(x *exchange) {
 	x.opened = time.Now()
 	b.heard = x.opened
-	if x.c != nil {
-		x.c.failing = time.Time{}
-		return
-	}
-	x.s.streamOpen = true
-	if x.s == b.sess && x.s.kind == kindSSE && b.state == opening {
+	x.s.streamOpen = x.s.streamOpen || x.c == nil
+	if x.c == nil && x.s == b.sess && x.s.kind == kindSSE && b.state == opening {
 		b.greet()
 	}
 }
@@ -540,15 +536,13 @@ func (b *bridge) over(x *exchange, err error) {
 	case c == nil:
 		b.streamOver(x, e)
 	case c.x != x || c.state == settled: // answered, cancelled, or sent again meanwhile
-	case c.doubt != nil:
+	case c.doubt != nil: // its answer is being verified
 		c.x = nil
 	case c.then != nil && x.s != b.sess:
 		b.drop(c)
 	case c.then != nil && (e != nil || c.m.kind != request) && !(x.resume || e != nil && e.fate == cut):
 		b.drop(c)
 		c.then(message{}, e)
-	case c.doubt != nil: // its answer is being verified
-		c.x = nil
 	case e == nil:
 		c.x = nil
 		b.taken(c, x)
@@ -591,10 +585,8 @@ func (b *bridge) failed(c *call, x *exchange, e *exchangeError) {
 		b.fail(c, faultTooLarge, fmt.Sprintf("the answer is larger than %d bytes (--max-message-size)", b.maxMessage), e)
 	case e.challenged():
 		b.challenged(c, e)
-	case e.fate == cut && x.s == b.sess && c.m.kind == request:
-		b.cut(c, e)
-	case x.resume && x.s == b.sess && (e.fate == unsent || e.fate == refused || e.fate == unknown):
-		b.resumeFailed(c, e)
+	case x.s == b.sess && c.m.kind == request && (e.fate == cut || x.resume && e.fate != gone && e.fate != final):
+		b.resume(c, e)
 	case x.resume: // the cursor or the session was refused
 		b.unsure(c, e)
 		if e.fate == gone {
@@ -654,37 +646,25 @@ func (b *bridge) suspect(c *call, e *exchangeError) {
 	}
 }
 
-// cut resumes the stream of a call: exactly when the server says, and after empty resumptions under the
-// backoff. A pause longer than calls are held, or too many empty resumptions, end the hope for an answer.
-func (b *bridge) cut(c *call, e *exchangeError) {
-	c.failing = time.Time{}
+// resume continues the cut stream of a call from its cursor: exactly when the server says, else under the backoff.
+// Too many resumptions without an event, and none possible for as long as calls are held, end the hope for an answer.
+func (b *bridge) resume(c *call, e *exchangeError) {
 	c.resumes++
-	if e.after != "" && e.after != c.after {
-		c.after, c.resumes = e.after, 0
+	if e.fate == cut {
+		c.failing = time.Now()
+		if e.after != "" && e.after != c.after {
+			c.after, c.resumes = e.after, 0
+		}
 	}
-	pause := e.wait
-	if pause == 0 {
-		pause = b.pause(c.resumes)
-	}
-	if pause > b.holdTimeout || b.maxRetries >= 0 && c.resumes > b.maxRetries {
+	pause, left := e.wait, b.holdTimeout-time.Since(c.failing)-e.wait
+	if left <= 0 || e.fate == cut && b.maxRetries >= 0 && c.resumes > b.maxRetries {
 		b.unsure(c, e)
 		return
+	}
+	if pause == 0 || e.fate != cut {
+		pause += min(b.pause(c.resumes), left)
 	}
 	b.log.Debug("resuming a stream", "server", b.server)
-	b.listen(&exchange{s: c.sess, c: c, resume: true}, c.after, pause)
-}
-
-// resumeFailed keeps the cursor and tries again, until no stream could be opened for the hold timeout.
-func (b *bridge) resumeFailed(c *call, e *exchangeError) {
-	if c.failing.IsZero() {
-		c.failing = time.Now()
-	}
-	c.resumes++
-	pause := e.wait + b.pause(c.resumes)
-	if time.Since(c.failing)+pause > b.holdTimeout {
-		b.unsure(c, e)
-		return
-	}
 	b.listen(&exchange{s: c.sess, c: c, resume: true}, c.after, pause)
 }
 
@@ -795,9 +775,6 @@ func (b *bridge) down(e *exchangeError) {
 		pause = b.backoff(b.failures)
 		b.failures++
 	}
-	if b.attempts == 0 { // no held call is told that the server is away before that was tried
-		pause = min(pause, later(b.heard.Add(b.holdTimeout-lateHold), now.Add(lateHold/2)).Sub(now))
-	}
 	late := b.state == opening && slices.ContainsFunc(b.queue, b.owed)
 	if b.maxRetries >= 0 && b.failures > b.maxRetries && (late || slices.ContainsFunc(b.queue, func(c *call) bool { return now.Sub(c.arrived) < patience(c) })) {
 		b.failures-- // too early for an error: the round goes on
@@ -812,6 +789,7 @@ func (b *bridge) down(e *exchangeError) {
 	if late {
 		b.hurry(now)
 	}
+	b.lastChance(now)
 	b.announce()
 	for _, c := range b.queue {
 		b.comfort(c)
@@ -860,12 +838,6 @@ func (b *bridge) hurry(now time.Time) {
 	if soon := later(later(now, b.hurried.Add(time.Second)), b.floor); soon.Before(b.redialAt) {
 		b.hurried, b.redialAt = soon, soon
 	}
-}
-
-// owed says whether c still waits for an attempt to reach the server that began after it came: only the failure
-// of such a one tells that the server is away.
-func (b *bridge) owed(c *call) bool {
-	return c.m.kind == request && !c.standing() && c.arrived.After(b.begun)
 }
 
 // giveUp is the way to dormant: everything held gets its error, and nothing is dialled until the client's

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -84,6 +85,35 @@ func patience(c *call) time.Duration {
 	return lateHold
 }
 
+// limit is until when c is held at most. An outage may be found out late.
+func (b *bridge) limit(c *call) time.Time {
+	if c.m.method == "initialize" {
+		return c.arrived.Add(initializeTimeout)
+	}
+	heard := b.heard
+	if c.state == held && (b.state == opening || b.state == waiting && b.owed(c)) { // the word of the server is still out
+		heard = later(heard, c.arrived)
+	}
+	return later(heard.Add(b.holdTimeout), later(c.arrived, b.outage).Add(lateHold))
+}
+
+// owed says whether c still waits for an attempt to reach the server that began after it came: only the failure
+// of such a one tells that the server is away.
+func (b *bridge) owed(c *call) bool {
+	return c.m.kind == request && !c.standing() && c.arrived.After(b.begun)
+}
+
+// lastChance brings the redial forward where a held call would get its error before it: in the last seconds of
+// each hold there is an attempt, at a time left to chance.
+func (b *bridge) lastChance(now time.Time) {
+	before := rand.N(lateHold)
+	for _, c := range b.queue {
+		if last := b.limit(c).Add(-before); !c.standing() && last.After(now) && last.Before(b.redialAt) {
+			b.redialAt = later(last, b.floor)
+		}
+	}
+}
+
 // expire answers the lines that have been held as long as they may be, or will have been when the server lets us
 // come again.
 func (b *bridge) expire(now time.Time) {
@@ -92,7 +122,6 @@ func (b *bridge) expire(now time.Time) {
 		next = later(now, b.floor)
 	}
 	for _, c := range b.byID {
-		var limit time.Time
 		switch {
 		case c.standing():
 			continue
@@ -108,20 +137,14 @@ func (b *bridge) expire(now time.Time) {
 				b.startOffline(c)
 				continue
 			}
-			limit = c.arrived.Add(initializeTimeout)
 		case c.m.method == "server/discover" && b.kind == 0: // whatever it is that takes so long, a sign-in too
-			if at.Sub(c.arrived) >= discoverTimeout {
+			if now.Sub(c.arrived) >= discoverTimeout {
 				b.wrongEra(c)
 			}
 			continue
-		default:
-			limit = later(b.heard.Add(b.holdTimeout), later(c.arrived, b.outage).Add(lateHold)) // an outage may be found out late
-			if c.state == held && (b.state == opening || b.owed(c)) {
-				limit = later(limit, c.arrived.Add(b.holdTimeout))
-			}
 		}
 		switch {
-		case next.Before(limit):
+		case next.Before(b.limit(c)):
 		case b.state == signingIn || c.scope:
 			b.fail(c, faultAuthorization, strings.TrimSpace("signing in to "+b.server+" is not finished. "+b.hint), nil)
 		default:
