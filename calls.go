@@ -116,7 +116,6 @@ type exchange struct {
 	p      progress
 	cancel context.CancelCauseFunc
 	stray  bool      // it delivered an answer that belongs to nobody
-	stale  bool      // a resumption that was accepted and brings nothing: given up for another
 	done   time.Time // when its call was settled
 	opened time.Time // when its stream was opened
 }

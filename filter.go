@@ -4,6 +4,7 @@ package main
 // pure. What a server says of its tools (annotations) is its claim; it holds for one session.
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -86,12 +87,7 @@ func (f *filter) reset() {
 
 // matches reports whether one of the patterns is the whole of name.
 func matches(patterns []string, name string) bool {
-	for _, p := range patterns {
-		if match(strings.ToLower(p), strings.ToLower(name)) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(patterns, func(p string) bool { return match(strings.ToLower(p), strings.ToLower(name)) })
 }
 
 // match finds * from left to right: the parts between stars are taken where they come first.

@@ -21,7 +21,7 @@ const (
 // begin takes the client's initialize: the start of its session, and the way back to the old era.
 func (b *bridge) begin(c *call) {
 	b.ours = ours{hello: c.m.keep()}
-	b.offline, b.kinds = false, nil
+	b.kinds = nil
 	if b.sess != nil {
 		b.discard(b.sess)
 	}
@@ -139,9 +139,9 @@ func (b *bridge) welcomed(m message, e *exchangeError) {
 		b.promise = h
 	}
 	h.Asked = b.asks()
+	b.replays = again && b.met // what was answered from memory is no session
 	s.established, b.kind, b.met, b.remembered = true, s.kind, true, h
 	b.filter.reset()
-	b.replays, b.offline = again && !b.offline, false
 	if init := b.byID[b.hello.id]; init != nil && init.m.method == "initialize" {
 		b.answer(init, m)
 	} else {

@@ -142,7 +142,6 @@ type bridge struct {
 	kinds     []transportKind // still to be tried in this round
 	refusal   *exchangeError  // what the preferred transport said to the hello: the answer if nothing works
 	notModern bool            // translating was tried, and was wrong
-	offline   bool            // the client's initialize was answered from memory
 	toSay     []message       // replay that is still to be sent
 	replays   bool            // this opening makes an old session anew
 	met       bool            // a handshake succeeded once: a bad certificate is an outage now
@@ -527,9 +526,6 @@ func (b *bridge) over(x *exchange, err error) {
 	}
 	if e != nil && e.cert && b.met { // a captive portal or a VPN, and it passes
 		e.fate = unsent
-	}
-	if x.stale {
-		e = &exchangeError{fate: cut, err: errSilent}
 	}
 	c := x.c
 	switch {

@@ -47,15 +47,11 @@ func (b *bridge) nextWake(now time.Time) time.Time {
 
 // streaming says whether a stream of the server is open.
 func (b *bridge) streaming() bool {
-	if b.state != ready || b.sess.streamOpen {
-		return b.state == ready
-	}
+	standing := false
 	for c := range b.inflight {
-		if c.standing() {
-			return true
-		}
+		standing = standing || c.standing()
 	}
-	return false
+	return b.state == ready && (b.sess.streamOpen || standing)
 }
 
 // tick does what time asks for.
@@ -155,7 +151,7 @@ func (b *bridge) expire(now time.Time) {
 
 // startOffline answers initialize from memory. The real hello goes on.
 func (b *bridge) startOffline(c *call) {
-	b.offline, b.promise = true, b.remembered
+	b.promise = b.remembered
 	b.log.Warn("the server cannot be reached: answering initialize with what it said last", "server", b.server)
 	b.answer(c, newResult(c.m.id, b.remembered.result()))
 }
@@ -179,8 +175,7 @@ func (b *bridge) watch(now time.Time) {
 		case !x.done.IsZero() && now.Sub(x.done) > lingering:
 			x.cancel(errOver)
 		case x.resume && !x.opened.IsZero() && now.Sub(x.lastByte()) >= b.holdTimeout:
-			x.stale = true
-			x.cancel(errSilent)
+			x.cancel(&exchangeError{fate: cut, err: errSilent}) // it was accepted, and brings nothing: another
 		}
 	}
 	if !due {
