@@ -23,7 +23,7 @@ import (
 	"time"
 )
 
-var floodSize = goflag.String("flood", "64MiB", "bytes that TestAttackFlood sends in each of its ways")
+var floodSize = goflag.String("flood", "16MiB", "bytes that TestAttackFlood sends in each of its ways")
 
 // A victim is the program in a process of its own.
 type victim struct {
@@ -254,19 +254,43 @@ const (
 	noteLine = `{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"%s"}}`
 )
 
-// shipped is the program as it is shipped: for tests of its memory, which a test binary has more of.
+// shipped is the program as it is shipped: for tests of its memory, which a test binary has more of. It is built once.
 func shipped(t *testing.T) []string {
 	t.Helper()
 	if runtime.GOOS != "linux" {
 		t.Skip("the memory of another process is looked up in /proc")
 	}
-	name := filepath.Join(t.TempDir(), "mcp-redial")
+	name, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"PROGRAM=" + name}
+}
+
+var (
+	built string // the folder where it lies, removed after the last test; "" while there is none
+	build = sync.OnceValues(buildShipped)
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
+func buildShipped() (name string, err error) {
+	if built, err = os.MkdirTemp("", "mcp-redial-test"); err != nil {
+		return "", err
+	}
+	name = filepath.Join(built, "mcp-redial")
 	cmd := exec.Command("go", "build", "-trimpath", "-o", name, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+		return "", fmt.Errorf("go build: %v\n%s", err, out)
 	}
-	return []string{"PROGRAM=" + name}
+	return name, nil
 }
 
 func parseSize(t *testing.T, s string) int64 {
@@ -324,7 +348,7 @@ func TestAttackFlood(t *testing.T) {
 		})
 		v := attack(t, env, url, "--silent")
 		v.hello()
-		for range min(total>>10, 20000) {
+		for range min(total>>13, 20000) {
 			v.ask("tools/list", "{}")
 		}
 		v.wantPeak(64)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-var chaosSeeds = goflag.Int("seeds", 24, "how many seeds TestChaos plays")
+var chaosSeeds = goflag.Int("seeds", 24/slowdown, "how many seeds TestChaos plays")
 
 // TestChaos plays calls, many at a time, against a server that cuts, resets, delays, refuses and forgets at
 // random: each call is answered exactly once, no unsafe tool runs twice, and no byte of memory is kept.

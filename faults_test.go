@@ -166,13 +166,13 @@ func TestClientPauses(t *testing.T) {
 		s := &fakeServer{streams: true}
 		s.start(t, n.listen("mcp.test:80"))
 		o := testOptions()
-		o.maxMemory, o.maxMessage = 8<<20, 1<<20
+		o.maxMemory, o.maxMessage = 2<<20, 256<<10
 		h := newQuietHost(t, n, o)
 		h.hello()
 		n.latency(time.Second)
 		const calls = 40
 		for range calls { // nobody takes their answers: the channel of lines is filled below
-			h.call("big", `"bytes":1000000,"key":"k"`)
+			h.call("big", `"bytes":250000,"key":"k"`)
 		}
 		for len(h.lines) < cap(h.lines) {
 			h.lines <- "{}"

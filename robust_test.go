@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	soakTime  = goflag.Duration("soak", 10*time.Minute, "time that TestRobustSoak lasts in its bubble; where it is more than that, TestRobustSoakProcess lasts as long, in real time")
+	soakTime  = goflag.Duration("soak", 10*time.Minute/slowdown, "time that TestRobustSoak lasts in its bubble; where it is more than that, TestRobustSoakProcess lasts as long, in real time")
 	crowdSize = goflag.Int("crowd", 20, "bridges that TestRobustCrowd runs at once")
 )
 

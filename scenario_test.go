@@ -136,12 +136,18 @@ type player struct {
 	paused     bool
 	ignored    []string
 	half       []byte
-	lines      []string // from the bridge, not yet expected
+	lines      []heardLine // from the bridge, not yet expected
 	transcript strings.Builder
 	open       map[string]bool // the client's requests
 	answered   map[string]int
 	excused    map[string]bool // cancelled ones
 	lastAsked  string          // the newest request of the server's
+}
+
+// A heardLine is what the bridge said, and that as encoding/json has it: nil if it has it not.
+type heardLine struct {
+	text  string
+	value any
 }
 
 func newPlayer(t *testing.T, file, kind string) *player {
@@ -254,7 +260,7 @@ func (p *player) step(line string) {
 		p.mu.Lock()
 		if words, ok := strings.CutPrefix(rest, "ignores "); ok {
 			p.ignored = append(p.ignored, strings.Fields(words)...)
-			p.lines = slices.DeleteFunc(p.lines, p.ignores)
+			p.lines = slices.DeleteFunc(p.lines, func(l heardLine) bool { return p.ignores(l.text) })
 		} else {
 			p.paused = rest == "pauses"
 		}
@@ -460,7 +466,9 @@ func (p *player) took(line string) {
 	}
 	p.sayLocked("  host< %s", short)
 	if !p.ignores(line) {
-		p.lines = append(p.lines, line)
+		l := heardLine{text: line}
+		_ = json.Unmarshal([]byte(line), &l.value) // what is no JSON is reported below
+		p.lines = append(p.lines, l)
 	}
 	var m []json.RawMessage
 	if json.Unmarshal([]byte(line), &m) != nil {
@@ -597,7 +605,7 @@ func (p *player) expect(what string) {
 		left := slices.Clone(p.lines)
 		p.mu.Unlock()
 		for _, l := range left {
-			p.errorf("nothing was expected, but there is %s", l)
+			p.errorf("nothing was expected, but there is %s", l.text)
 		}
 		return
 	}
@@ -613,8 +621,7 @@ func (p *player) expect(what string) {
 	p.mu.Lock()
 	for {
 		for i, l := range p.lines {
-			var got any
-			if json.Unmarshal([]byte(l), &got) == nil && fits(got, want) {
+			if l.value != nil && fits(l.value, want) {
 				p.lines = slices.Delete(p.lines, i, i+1)
 				p.mu.Unlock()
 				return
@@ -625,9 +632,12 @@ func (p *player) expect(what string) {
 		}
 		p.cond.Wait()
 	}
-	left := strings.Join(p.lines, "\n\t")
+	left := ""
+	for _, l := range p.lines {
+		left += "\n\t" + l.text
+	}
 	p.mu.Unlock()
-	p.errorf("no such line within %v; there is only:\n\t%s", within, left)
+	p.errorf("no such line within %v; there is only:%s", within, left)
 }
 
 // pattern spells out what a line has to hold.
@@ -920,7 +930,7 @@ func (p *player) finish() {
 		}
 	}
 	for _, l := range p.lines {
-		p.errorf("a line that was not expected: %s", l)
+		p.errorf("a line that was not expected: %s", l.text)
 	}
 	for _, v := range p.server.violations() {
 		p.errorf("the protocol was violated: %s", v)

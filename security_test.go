@@ -27,15 +27,20 @@ func TestSecurityNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var code strings.Builder
+	known := map[string]bool{}
 	for _, f := range files {
-		code.WriteString(document(t, f))
+		for line := range strings.Lines(document(t, f)) {
+			if name, ok := strings.CutPrefix(line, "func "); ok {
+				name, _, _ = strings.Cut(name, "(")
+				known[name] = true
+			}
+		}
 	}
 	named := 0
 	for _, doc := range []string{"SECURITY.md", "CONTRIBUTING.md", "README.md"} {
 		for _, name := range regexp.MustCompile(`\b(Test|Fuzz)[A-Z][A-Za-z0-9]*`).FindAllString(document(t, doc), -1) {
 			named++
-			if !regexp.MustCompile(`(?m)^func ` + name + `\(`).MatchString(code.String()) {
+			if !known[name] {
 				t.Errorf("%s names %s: there is no such test", doc, name)
 			}
 		}

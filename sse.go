@@ -227,7 +227,7 @@ func (s *sse) listen(ctx context.Context, _ string, p *progress, opened func(), 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	late := time.AfterFunc(endpointWait, func() {
-		cancel(&exchangeError{fate: gone, err: fmt.Errorf("the server sent no endpoint event within %v", endpointWait)})
+		cancel(&exchangeError{fate: unsent, err: fmt.Errorf("the server sent no endpoint event within %v", endpointWait)}) // silence is not its word that it is there
 	})
 	defer late.Stop()
 	h := http.Header{"Accept": {eventStream}}

@@ -342,6 +342,7 @@ type play struct {
 	tr       *translator
 	meta     string
 	up, down []message
+	others   int // bytes that count as parked by calls of which nothing else is known
 }
 
 func newPlay(t *testing.T) *play { return &play{t: t, tr: newTranslator("x-")} }
@@ -374,7 +375,7 @@ func (p *play) run(script string) {
 		}
 	}
 	p.rest()
-	if p.tr.parked < 0 || len(p.tr.asks) == 0 && p.tr.parked != 0 {
+	if p.tr.parked < 0 || len(p.tr.asks) == 0 && p.tr.parked != p.others {
 		p.t.Errorf("%d bytes are still accounted for", p.tr.parked)
 	}
 }
@@ -510,6 +511,8 @@ up: {"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"t","_meta":$
 server> {"jsonrpc":"2.0","id":2,"result":{"resultType":"input_required","inputRequests":{"a":{"method":"roots/list"},"b":{"method":"roots/list"}}}}
 host< {"jsonrpc":"2.0","id":"x-2","method":"roots/list","params":{}}
 host< {"jsonrpc":"2.0","id":"x-3","method":"roots/list","params":{}}`)
+		p.others = maxParked - 1<<20
+		p.tr.parked += p.others
 		fits := maxParked - p.tr.parked - len(`{"roots":[],"x":""}`)
 		big := `{"jsonrpc":"2.0","id":"x-2","result":{"roots":[],"x":"` + strings.Repeat("x", fits) + `"}}`
 		p.run("host> " + big)
