@@ -369,15 +369,19 @@ func (d *dropping) drop() {
 // the system sees of each process is as much at the end as it was after the first tenth.
 func TestRobustSoakProcess(t *testing.T) {
 	env := shipped(t)
-	real := *soakTime > 10*time.Minute
+	drops, pause := 12, 100*time.Millisecond
+	if *soakTime > 10*time.Minute {
+		drops, pause = int(soakTime.Seconds()), time.Second
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for name, s := range map[string]*fakeServer{
 		"Streamable HTTP": {streams: true, ids: true},
 		"HTTP+SSE":        {kind: fakeSSE},
 		"2026-07-28":      {kind: fakeStateless, streams: true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			soak(t, env, s, map[bool]int{true: int(soakTime.Seconds()), false: 12}[real], map[bool]time.Duration{true: time.Second, false: 100 * time.Millisecond}[real])
+		wg.Go(func() { // all at once, however many processors there are
+			t.Run(name, func(t *testing.T) { soak(t, env, s, drops, pause) })
 		})
 	}
 }
