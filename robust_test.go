@@ -4,6 +4,7 @@ package main
 // crowds, and time.
 
 import (
+	"errors"
 	goflag "flag"
 	"fmt"
 	"io"
@@ -244,6 +245,30 @@ func TestRobustStopped(t *testing.T) {
 	}
 }
 
+// A lease that says that it was taken in the future, since a clock jumped or somebody wrote so, is held by nobody: waiting
+// for it would never end.
+func TestRobustClock(t *testing.T) {
+	for name, plant := range map[string]func(s *store, dir string) error{
+		"lease": func(s *store, dir string) error {
+			return s.create("lease", []byte(fmt.Sprintf(`{"pid":1,"nonce":"n","at":%d}`, time.Now().Add(time.Hour).UnixMilli())))
+		},
+		"guard": func(s *store, dir string) error {
+			future := time.Now().Add(time.Hour)
+			return errors.Join(s.create("lease", []byte(`{"pid":1,"nonce":"n","at":0}`)), s.create("lease.takeover", nil), os.Chtimes(filepath.Join(dir, "lease.takeover"), future, future))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, dir := testStore(t)
+			if err := plant(s, dir); err != nil {
+				t.Fatal(err)
+			}
+			if _, ours := s.lease("lease"); !ours {
+				t.Error("nobody will ever get it")
+			}
+		})
+	}
+}
+
 // Many bridges of one user share a folder and a machine.
 func TestRobustCrowd(t *testing.T) {
 	url := answering(t)
@@ -315,7 +340,7 @@ func TestRobustSoak(t *testing.T) {
 					return calls
 				}
 				measure := func() (goroutines int, heap uint64) {
-					time.Sleep(time.Minute)
+					time.Sleep(2 * time.Minute) // idle connections are gone by then
 					synctest.Wait()
 					runtime.GC()
 					runtime.GC()
@@ -334,6 +359,33 @@ func TestRobustSoak(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A call whose exchange ends only after its session was lost, and the bridge dormant, still gets its try.
+func TestRobustStranded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newMemNet()
+		s := &fakeServer{kind: fakeSSE}
+		s.start(t, n.listen("mcp.test:80"))
+		o := testOptions()
+		o.maxRetries = 0
+		h := newQuietHost(t, n, o)
+		h.hello()
+		for range quickLosses + 2 {
+			n.reset()
+			time.Sleep(quickSpread + time.Millisecond)
+		}
+		h.list() // wakes it
+		s.fail(fault{on: "look", answer: answerNever})
+		id := h.call("look", `"key":"k"`)
+		time.Sleep(50 * time.Millisecond)
+		s.cut()
+		time.Sleep(50 * time.Millisecond)
+		n.reset()
+		if got := h.answer(id, time.Minute); !strings.Contains(got, `"result"`) {
+			t.Errorf("answered %s", got)
+		}
+	})
 }
 
 // A dropping listener resets all its connections when it is told to.

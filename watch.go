@@ -59,6 +59,9 @@ func (b *bridge) tick(now time.Time) {
 	if b.state == waiting && !now.Before(b.redialAt) {
 		b.open()
 	}
+	if b.state == dormant && b.autoReconnect && slices.ContainsFunc(b.queue, func(c *call) bool { return c.m.kind == request && !c.standing() }) {
+		b.stir() // its exchange has ended only now
+	}
 	if b.outBytes >= maxOut { // we hold the streams up ourselves
 		return
 	}
