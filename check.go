@@ -297,7 +297,7 @@ func (k *checkup) reach() int {
 	}
 	k.say("transport", fmt.Sprintf("%v on %s, MCP %s", kind, last.Proto, era))
 	var server struct{ Name, Version string }
-	var can map[string]any
+	var can map[string]json.RawMessage
 	_ = json.Unmarshal(h.ServerInfo, &server) // for show
 	_ = json.Unmarshal(h.Capabilities, &can)
 	k.say("handshake", fmt.Sprintf("%s %s can: %s", server.Name, server.Version, strings.Join(slices.Sorted(maps.Keys(can)), ", ")))
@@ -331,9 +331,7 @@ func (k *checkup) count(what string) int {
 		} else if failure != "" {
 			return k.fail(exitProtocol, what, failure, "ask whoever runs the server")
 		}
-		var page []json.RawMessage
-		_ = json.Unmarshal(peek(m.raw, "result", what), &page)
-		n += len(page)
+		each(peek(m.raw, "result", what), func([]byte, int, int) { n++ })
 		if params["cursor"] = peek(m.raw, "result", "nextCursor"); len(params["cursor"]) < 2 || params["cursor"][0] != '"' {
 			break
 		}

@@ -75,6 +75,7 @@ func (f pemFile) text() []byte {
 
 const (
 	maxHeaders   = 64 << 10 // bytes of response headers
+	maxCookies   = 1 << 20  // bytes of cookies, before old ones go
 	maxMetadata  = 1 << 20  // bytes of an answer of an authorization server
 	maxRedirects = 3
 	signInLimit  = 30 * time.Second // for one exchange with an authorization server
@@ -106,7 +107,8 @@ func newClients(o clientOptions) (again, once, auth *http.Client, err error) {
 	again = &http.Client{Transport: &pinned{o, main, seen}, CheckRedirect: sameOrigin}
 	once = &http.Client{Transport: &pinned{o, brief, seen}, CheckRedirect: sameOrigin}
 	if o.cookies {
-		again.Jar, _ = cookiejar.New(nil) // never fails
+		all, _ := cookiejar.New(nil) // never fails
+		again.Jar = &jar{all: all}
 		once.Jar = again.Jar
 	}
 	a := &careful{o: o, known: sync.OnceValue(func() *http.Transport { return newTransport(o, full(), vetDial) }), seen: seen}
@@ -116,6 +118,38 @@ func newClients(o clientOptions) (again, once, auth *http.Client, err error) {
 		return t
 	})
 	return again, once, &http.Client{Transport: a, CheckRedirect: nextHop, Timeout: signInLimit}, nil
+}
+
+// A jar keeps cookies, in bounds: when there are too many, only some stay, of those that go where the last came from.
+type jar struct {
+	mu   sync.Mutex // two clients share it
+	all  http.CookieJar
+	size int // bytes that were put in
+}
+
+func (j *jar) Cookies(u *url.URL) []*http.Cookie {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.all.Cookies(u)
+}
+
+func (j *jar) SetCookies(u *url.URL, cookies []*http.Cookie) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, c := range cookies {
+		j.size += len(c.Raw)
+	}
+	if j.size > maxCookies {
+		kept := j.all.Cookies(u)
+		kept = kept[:min(len(kept), 50)] // as many as RFC 6265, 6.1 expects of a browser
+		for _, c := range kept {
+			c.Path = "/"
+		}
+		j.all, _ = cookiejar.New(nil) // never fails
+		j.all.SetCookies(u, kept)
+		j.size = 0
+	}
+	j.all.SetCookies(u, cookies)
 }
 
 // pool is whom we believe: the system's roots unless o.caOnly, and those that are added.

@@ -8,7 +8,10 @@ import (
 	"strings"
 )
 
-const maxNoted = 4 << 20 // bytes of the names of all tools that are noted; the server listed no others
+const (
+	maxNoted = 4 << 20 // bytes of all tools that are noted; the server listed no others
+	noteSize = 64      // bytes of one besides its name
+)
 
 type filterOptions struct {
 	ignore   []string // --ignore-tool: patterns of tools that are hidden and refused
@@ -28,7 +31,7 @@ const (
 type filter struct {
 	filterOptions
 	tools map[string]hints // as this session's lists have them
-	size  int              // bytes of their names
+	size  int              // bytes of them
 }
 
 type hints struct{ readOnly, repeatable bool }
@@ -47,9 +50,9 @@ func newFilter(o filterOptions) *filter {
 func (f *filter) list(m message) message {
 	return editTools(m, func(tool []byte) []byte {
 		name, ok := unquote(peek(tool, "name"))
-		if _, known := f.tools[name]; ok && (known || f.size+len(name) <= maxNoted) {
+		if _, known := f.tools[name]; ok && (known || f.size+len(name)+noteSize <= maxNoted) {
 			if !known {
-				f.size += len(name)
+				f.size += len(name) + noteSize
 			}
 			claims := func(hint string) bool { return string(peek(tool, "annotations", hint)) == "true" }
 			f.tools[name] = hints{claims("readOnlyHint"), claims("readOnlyHint") || claims("idempotentHint")}

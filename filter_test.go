@@ -155,7 +155,7 @@ func TestFilterBound(t *testing.T) {
 	list := func(name string) {
 		f.list(parsed(t, fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"%s","annotations":{"readOnlyHint":true}}]}}`, name)))
 	}
-	long := strings.Repeat("a", maxNoted)
+	long := strings.Repeat("a", maxNoted-noteSize)
 	list(long)
 	if f.call(long) != allowed {
 		t.Error("not noted at the bound")

@@ -20,6 +20,7 @@ const (
 	eofGraceDown = 2 * time.Second         // the same while the server is known to be down
 	maxToolPages = 50                      // of a tool list that the bridge reads itself
 	maxTogether  = 64                      // lines that travel together between goroutines
+	maxAsked     = 10_000                  // questions of the server that the client has not answered; more are dropped
 )
 
 // input is what readLines has read.
@@ -379,7 +380,7 @@ func (b *bridge) fail(c *call, k faultKind, text string, cause error) {
 	id, isRequest := c.m.id, c.m.kind == request
 	if b.drop(c) && isRequest && c.then == nil {
 		b.record(c, k.reason())
-		b.toClient(errorReply(id, int(k), text, f))
+		b.toClient(errorReply(id, int(k), escape(text, maxLine), f))
 	}
 }
 

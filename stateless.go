@@ -29,8 +29,9 @@ const (
 	metaVersion   = "io.modelcontextprotocol/protocolVersion"
 	annotation    = "x-mcp-header"
 
-	maxMirrors   = 4096 // arguments, of all tools, that are remembered for mirroring
-	maxListPages = 50   // pages of tools/list that are read to repair one call
+	maxMirrors   = 4096      // arguments, of all tools, that are remembered for mirroring
+	maxSchema    = 256 << 10 // bytes of a schema that mentions mirroring: decoded it takes twenty times as much
+	maxListPages = 50        // pages of tools/list that are read to repair one call
 )
 
 // newStateless returns a transport for a server of 2026-07-28.
@@ -231,7 +232,9 @@ func (s *stateless) learn(m message, first bool) message {
 		name, _ := unquote(peek(tool, "name"))
 		var schema any
 		var w walk
-		if json.Unmarshal(peek(tool, "inputSchema"), &schema) == nil {
+		if text := peek(tool, "inputSchema"); len(text) > maxSchema {
+			w.bad = "its schema is too large to look for them"
+		} else if json.Unmarshal(text, &schema) == nil {
 			w.schema(schema, nil, true)
 		}
 		if s.count += len(w.found); s.count > maxMirrors {
@@ -241,7 +244,9 @@ func (s *stateless) learn(m message, first bool) message {
 			s.log.Warn("hiding a tool with a bad x-mcp-header", "tool", clean(name), "reason", w.bad)
 			return nil
 		}
-		s.mirrors[name] = w.found
+		if delete(s.mirrors, name); w.found != nil {
+			s.mirrors[name] = w.found
+		}
 		return tool
 	})
 }

@@ -60,7 +60,12 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the folder for credentials: %w", err)
 	}
-	s := &store{root: root, uid: os.Getuid(), log: log}
+	uid := os.Getuid()
+	if info, err := root.Stat("."); err != nil || uid != 0 && !owned(info, uid) {
+		root.Close()
+		return nil, errors.Join(errors.New("the folder for credentials belongs to another user, who could change what is in it"), err)
+	}
+	s := &store{root: root, uid: uid, log: log}
 	s.tighten(".", 0o700)
 	if home, err := os.UserHomeDir(); runtime.GOOS == "windows" && err == nil {
 		if below, err := filepath.Rel(home, dir); err != nil || !filepath.IsLocal(below) {
@@ -163,6 +168,9 @@ func (s *store) setAside(name, why string) error {
 
 // write replaces a file whole.
 func (s *store) write(name string, data []byte) error {
+	if len(data) > maxStoreFile {
+		return fmt.Errorf("writing %s: it would be larger than %d bytes", name, maxStoreFile)
+	}
 	if s.root == nil {
 		s.memory.Store(name, memoryFile{bytes.Clone(data), time.Now()})
 		return nil
@@ -179,7 +187,7 @@ func (s *store) write(name string, data []byte) error {
 }
 
 func (s *store) writeJSON(name string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
+	data, err := json.Marshal(v) // indenting what others nested would make much of little
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
@@ -272,12 +280,12 @@ func (s *store) lease(name string) (release func(), ours bool) {
 				other = shape{os.Getpid(), "", files[0].at.UnixMilli()}
 			}
 		}
-		if time.Since(time.UnixMilli(other.At)) < leaseAge && alive(other.PID) {
+		if time.Since(time.UnixMilli(other.At)).Abs() < leaseAge && alive(other.PID) {
 			break
 		}
 		// Several may come to this conclusion. Only one at a time may act on it, and only on what it has seen.
 		guard := name + ".takeover"
-		if files, _ := s.list(guard); len(files) > 0 && time.Since(files[0].at) > leaseAge {
+		if files, _ := s.list(guard); len(files) > 0 && time.Since(files[0].at).Abs() > leaseAge {
 			s.remove(guard)
 		}
 		if s.create(guard, nil) == nil {

@@ -191,13 +191,16 @@ func TestStoreDistrusts(t *testing.T) {
 
 // The size limit, at the bound and one past it.
 func TestStoreBound(t *testing.T) {
-	s, _ := testStore(t)
+	s, dir := testStore(t)
 	for size, want := range map[int]bool{maxStoreFile: true, maxStoreFile + 1: false} {
-		if err := s.write("x", make([]byte, size)); err != nil {
+		if err := s.write("w", make([]byte, size)); (err == nil) != want {
+			t.Errorf("writing %d bytes: %v", size, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "r"), make([]byte, size), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.read("x"); (err == nil) != want {
-			t.Errorf("%d bytes: %v", size, err)
+		if _, err := s.read("r"); (err == nil) != want {
+			t.Errorf("reading %d bytes: %v", size, err)
 		}
 	}
 }
