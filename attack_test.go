@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -24,6 +25,9 @@ import (
 )
 
 var floodSize = goflag.String("flood", "16MiB", "bytes that TestAttackFlood sends in each of its ways")
+
+// hung is when a test ends what does not end by itself. Nothing else is decided by it, however slow the machine.
+const hung = 2 * time.Minute
 
 // A victim is the program in a process of its own.
 type victim struct {
@@ -36,8 +40,10 @@ type victim struct {
 	next  int
 
 	mu   sync.Mutex
+	said *sync.Cond   // on mu: there is more in errs, or no more will come
 	outs bytes.Buffer // the first mebibyte of standard output
 	errs bytes.Buffer // everything on standard error
+	mute bool         // errs is complete
 }
 
 // TestVictim is the program where a test runs itself as that.
@@ -73,7 +79,7 @@ func victimCommand(home string, env []string, args ...string) *exec.Cmd {
 func attack(t *testing.T, env []string, args ...string) *victim {
 	t.Helper()
 	v := &victim{t: t, lines: make(chan string, 1<<16), gone: make(chan struct{}), home: t.TempDir()}
-	v.cmd = victimCommand(v.home, env, args...)
+	v.cmd, v.said = victimCommand(v.home, env, args...), sync.NewCond(&v.mu)
 	var err error
 	if v.in, err = v.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -112,6 +118,8 @@ func attack(t *testing.T, env []string, args ...string) *victim {
 			n, err := errs.Read(part)
 			v.mu.Lock()
 			v.errs.Write(part[:n])
+			v.mute = err != nil
+			v.said.Broadcast()
 			v.mu.Unlock()
 			if err != nil {
 				return
@@ -132,6 +140,24 @@ func attack(t *testing.T, env []string, args ...string) *victim {
 func (v *victim) stderr() string { v.mu.Lock(); defer v.mu.Unlock(); return v.errs.String() }
 func (v *victim) stdout() string { v.mu.Lock(); defer v.mu.Unlock(); return v.outs.String() }
 
+// tells waits for what matches on standard error, and returns it.
+func (v *victim) tells(pattern string) string {
+	v.t.Helper()
+	late := time.AfterFunc(hung, func() { v.cmd.Process.Kill() })
+	defer late.Stop()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for {
+		if found := regexp.MustCompile(pattern).Find(v.errs.Bytes()); found != nil {
+			return string(found)
+		}
+		if v.mute {
+			v.t.Fatalf("nothing like %s was said:\n%s", pattern, v.errs.String())
+		}
+		v.said.Wait()
+	}
+}
+
 func (v *victim) say(line string) {
 	v.t.Helper()
 	if _, err := io.WriteString(v.in, line+"\n"); err != nil {
@@ -142,7 +168,7 @@ func (v *victim) say(line string) {
 // answer waits for the response to a request with this id token.
 func (v *victim) answer(id string) string {
 	v.t.Helper()
-	late := time.After(time.Minute) // ends a hang, decides nothing else
+	late := time.After(hung)
 	for {
 		select {
 		case line, ok := <-v.lines:
@@ -185,7 +211,7 @@ func (v *victim) hello() {
 func (v *victim) end() int {
 	v.t.Helper()
 	v.in.Close()
-	late := time.After(30 * time.Second)
+	late := time.After(hung)
 	for {
 		select {
 		case _, open := <-v.lines:

@@ -11,8 +11,8 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -195,13 +195,7 @@ func TestAttackSecrets(t *testing.T) {
 			v := attack(t, []string{"PLANTED=planted-variable"}, args...)
 			v.next++
 			v.say(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":` + victimHello + `}`)
-			address := ""
-			for begun := time.Now(); address == "" && time.Since(begun) < 30*time.Second; time.Sleep(10 * time.Millisecond) {
-				address = regexp.MustCompile(`http://\S+/authorize[^\s"\\]*`).FindString(v.stderr())
-			}
-			if address == "" {
-				t.Fatalf("no address to sign in at\n%s", v.stderr())
-			}
+			address := v.tells(`http://\S+/authorize[^\s"\\]*`)
 			w.client = &http.Client{}
 			w.browse(address)
 			if got := v.answer("1"); !strings.Contains(got, `"result"`) {
@@ -311,7 +305,15 @@ func TestAttackSignIn(t *testing.T) {
 			}
 			home := t.TempDir()
 			log := filepath.Join(home, "opened")
-			script := "#!/bin/sh\nprintf '%s\\n' \"$#\" \"$@\" >" + log + ".new\n/bin/mv " + log + ".new " + log + "\n"
+			if out, err := exec.Command("mkfifo", log).CombinedOutput(); err != nil {
+				t.Fatalf("%v %s", err, out)
+			}
+			opened, err := os.OpenFile(log, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer opened.Close()
+			script := "#!/bin/sh\nprintf '%s\\n' \"$#\" \"$@\" >" + log + "\n"
 			if err := os.WriteFile(filepath.Join(home, "xdg-open"), []byte(script), 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -322,16 +324,14 @@ func TestAttackSignIn(t *testing.T) {
 					t.Errorf("answered %s", got)
 				}
 			}
-			var data []byte
-			for begun := time.Now(); c.opened && data == nil && time.Since(begun) < 30*time.Second; time.Sleep(10 * time.Millisecond) {
-				data, _ = os.ReadFile(log)
+			if !c.opened { // what it got, it got before that
+				io.WriteString(opened, "nothing\n")
 			}
-			if !c.opened {
-				data, _ = os.ReadFile(log)
-			}
-			lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
-			if c.opened != (len(lines) == 2 && lines[0] == "1" && strings.HasPrefix(lines[1], "http://127.0.0.1:")) || !c.opened && data != nil {
-				t.Errorf("the browser got %q\n%s", data, v.stderr())
+			opened.SetReadDeadline(time.Now().Add(hung))
+			data := make([]byte, 4096) // printf writes all at once
+			n, _ := opened.Read(data)
+			if want := map[bool]string{true: "1\nhttp://127.0.0.1:", false: "nothing\n"}[c.opened]; !strings.HasPrefix(string(data[:n]), want) {
+				t.Errorf("the browser got %q\n%s", data[:n], v.stderr())
 			}
 			if _, err := os.Stat("owned"); err == nil {
 				t.Error("a command was run")

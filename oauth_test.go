@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -83,13 +85,21 @@ func (w *signInWorld) authClient() *http.Client {
 	return auth
 }
 
+// ports begins where no system takes ports by itself, so that nobody gets one that a test was promised.
+var ports atomic.Int32
+
+// freePort is the first of a few ports that nobody listens on, and that no other test is given.
 func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	ports.CompareAndSwap(0, 10000+10*rand.Int32N(1000))
+	for range 1000 {
+		port := int(ports.Add(portCandidates + 2))
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 var addressInText = regexp.MustCompile(`in a browser: (\S+) `)

@@ -43,7 +43,7 @@ func answering(t *testing.T) string {
 // ended waits for cmd and returns its exit code; a program that hangs is killed and fails the test.
 func ended(t *testing.T, cmd *exec.Cmd) int {
 	t.Helper()
-	late := time.AfterFunc(30*time.Second, func() {
+	late := time.AfterFunc(hung, func() {
 		t.Error("the program hangs")
 		cmd.Process.Kill()
 	})

@@ -300,7 +300,11 @@ func (s *store) lease(name string) (release func(), ours bool) {
 
 func alive(pid int) bool {
 	p, err := os.FindProcess(pid)
-	return err == nil && !errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
+	if err != nil {
+		return false
+	}
+	defer p.Release() // it is a descriptor on Linux, a handle on Windows
+	return !errors.Is(p.Signal(syscall.Signal(0)), os.ErrProcessDone)
 }
 
 // identityHash names what is stored about one server, and from it comes the callback port. It must be what

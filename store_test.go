@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"testing"
@@ -230,5 +231,26 @@ func TestStoreReplacesWhole(t *testing.T) {
 	wg.Wait()
 	if files, _ := s.list(""); len(files) != 1 {
 		t.Errorf("left behind: %v", files)
+	}
+}
+
+// Who waits for a lease looks at its holder again and again, and keeps no descriptor of that.
+func TestAliveKeepsNothing(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // which would give them back, some day
+	open := func() int {
+		all, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skip(err)
+		}
+		return len(all)
+	}
+	before := open()
+	for range 100 {
+		if !alive(os.Getpid()) {
+			t.Fatal("we are not alive")
+		}
+	}
+	if after := open(); after >= before+100 {
+		t.Errorf("%d descriptors, then %d", before, after)
 	}
 }
