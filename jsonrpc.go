@@ -58,7 +58,7 @@ type badMessage struct {
 func (e *badMessage) Error() string { return e.text }
 
 func notJSON(at int, id string) error {
-	return &badMessage{-32700, id, fmt.Sprintf("not valid JSON, or nested more than %d deep, at byte %d", maxDepth, at)}
+	return &badMessage{-32700, id, fmt.Sprintf("not valid JSON in UTF-8, or nested more than %d deep, at byte %d", maxDepth, at)}
 }
 
 // scan reads one message, which may have white space around it, and keeps a part of line as its raw. Its
@@ -104,8 +104,6 @@ func scan(line []byte) (message, error) {
 	switch {
 	case end < 0:
 		return message{}, notJSON(^end, asked)
-	case !utf8.Valid(line):
-		return message{}, &badMessage{-32700, asked, "the message is not valid UTF-8"}
 	case line[start] != '{':
 		trouble = "the message is not an object"
 	case odd:
@@ -146,7 +144,7 @@ func idToken(token []byte) (string, bool) {
 		return string(token), true
 	}
 	s, ok := unquote(token)
-	if skipPlain([]byte(s), 0) == len(s) {
+	if !strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c == '"' || c == '\\' }) {
 		return `"` + s + `"`, ok
 	}
 	canonical, _ := json.Marshal(s)
@@ -245,13 +243,12 @@ func skipValue(b []byte, i, depth int, f func(key []byte, from, to int)) int {
 		return skipString(b, i)
 	case '{', '[':
 		return skipNested(b, i, depth+1, f)
-	case 't', 'f', 'n':
-		for _, word := range [...]string{"true", "false", "null"} {
-			if bytes.HasPrefix(b[i:], []byte(word)) {
-				return i + len(word)
-			}
-		}
-		return ^i
+	case 't':
+		return skipWord(b, i, "true")
+	case 'f':
+		return skipWord(b, i, "false")
+	case 'n':
+		return skipWord(b, i, "null")
 	}
 	return skipNumber(b, i)
 }
@@ -295,6 +292,13 @@ func skipNested(b []byte, i, depth int, f func(key []byte, from, to int)) int {
 	}
 }
 
+func skipWord(b []byte, i int, word string) int {
+	if string(b[i:min(i+len(word), len(b))]) != word {
+		return ^i
+	}
+	return i + len(word)
+}
+
 func skipNumber(b []byte, i int) int {
 	if at(b, i) == '-' {
 		i++
@@ -327,16 +331,25 @@ func skipDigits(b []byte, i int) int {
 	return i
 }
 
+// skipString accepts a string that is valid UTF-8 only, which RFC 8259 asks for and few parsers check.
 func skipString(b []byte, i int) int {
 	if at(b, i) != '"' {
 		return ^i
 	}
 	for i++; ; {
 		i = skipPlain(b, i)
-		switch {
-		case at(b, i) == '"':
+		switch c := at(b, i); {
+		case c == '"':
 			return i + 1
-		case at(b, i) != '\\':
+		case c >= utf8.RuneSelf:
+			for at(b, i) >= utf8.RuneSelf {
+				r, n := utf8.DecodeRune(b[i:])
+				if r == utf8.RuneError && n == 1 {
+					return ^i
+				}
+				i += n
+			}
+		case c != '\\':
 			return ^i
 		case at(b, i+1) == 'u':
 			for end := i + 6; i < end; i++ {
@@ -352,24 +365,35 @@ func skipString(b []byte, i int) int {
 	}
 }
 
-// skipPlain steps over the bytes of a string that mean themselves, eight at a time: a byte of stop has its
-// high bit set where x has a control character, a quote or a backslash. A borrow spoils only what follows
-// the first of them.
+// skipPlain steps over the ASCII bytes of a string that mean themselves, eight at a time, and over most short
+// escapes among them: a byte of stop has its high bit set where x has a control character, a quote, a backslash or
+// what is not ASCII. A borrow sets some more of the bits, but only behind a stop, and clears none.
 func skipPlain(b []byte, i int) int {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
-	for len(b)-i >= 8 {
+	for ; len(b)-i >= 8; i += 8 {
 		x := binary.LittleEndian.Uint64(b[i:])
-		stop := ((x - ones*' ') | ((x ^ ones*'"') - ones) | ((x ^ ones*'\\') - ones)) &^ x & highs
-		if stop != 0 {
-			return i + bits.TrailingZeros64(stop)/8
+		stop := ((x - ones*' ') | ((x ^ ones*'"') - ones) | ((x ^ ones*'\\') - ones) | x) & highs
+		for stop != 0 {
+			at := bits.TrailingZeros64(stop) &^ 7
+			stop &= stop - 1
+			switch x >> at & 0xffff {
+			case '\\' | 'n'<<8, '\\' | 't'<<8, '\\' | 'r'<<8:
+			case '\\' | '"'<<8, '\\' | '\\'<<8:
+				stop &= stop - 1 // what is escaped is a stop itself
+			default:
+				if !plain(byte(x >> at)) {
+					return i + at/8
+				}
+			}
 		}
-		i += 8
 	}
-	for i < len(b) && b[i] >= ' ' && b[i] != '"' && b[i] != '\\' {
+	for i < len(b) && plain(b[i]) {
 		i++
 	}
 	return i
 }
+
+func plain(c byte) bool { return c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' }
 
 // isBatch says whether text, if it is JSON at all, is an array.
 func isBatch(text []byte) bool { return at(text, skipSpace(text, 0)) == '[' }
@@ -417,14 +441,30 @@ func scanBody(body []byte) (msgs []message, err error) {
 	if len(bad) > 0 {
 		err = bad[0]
 	}
-	if bytes.IndexByte(body, '\n') >= 0 || bytes.IndexByte(body, '\r') >= 0 {
-		for i, c := range body { // valid JSON has them raw only between tokens
+	if at := lineEnd(body); at >= 0 {
+		for i, c := range body[at:] { // valid JSON has them raw only between tokens
 			if c == '\n' || c == '\r' {
-				body[i] = ' '
+				body[at+i] = ' '
 			}
 		}
 	}
 	return msgs, err
+}
+
+// lineEnd is the index of the first CR or LF in b, or -1. It looks at a little at a time: lines that
+// end with CR alone must not cost a search for LF through everything that follows.
+func lineEnd(b []byte) int {
+	const window = 1 << 10
+	for at := 0; at < len(b); at += window {
+		line, _, lf := bytes.Cut(b[at:min(at+window, len(b))], []byte{'\n'})
+		if cr := bytes.IndexByte(line, '\r'); cr >= 0 {
+			return at + cr
+		}
+		if lf {
+			return at + len(line)
+		}
+	}
+	return -1
 }
 
 // withID returns m as it is written with another id token, whether it has one or not; raw is shared.

@@ -91,22 +91,6 @@ func (r *eventReader) buffered(ctx context.Context) (e streamEvent, ok bool, err
 	return e, ok, err
 }
 
-// lineEnd is the index of the first CR or LF in b, or -1. It looks at a little at a time: lines that
-// end with CR alone must not cost a search for LF through everything that follows.
-func lineEnd(b []byte) int {
-	const window = 1 << 10
-	for at := 0; at < len(b); at += window {
-		line, _, lf := bytes.Cut(b[at:min(at+window, len(b))], []byte{'\n'})
-		if cr := bytes.IndexByte(line, '\r'); cr >= 0 {
-			return at + cr
-		}
-		if lf {
-			return at + len(line)
-		}
-	}
-	return -1
-}
-
 // fill reads once, into a larger buffer if the first was too small. Its error is that of src.
 func (r *eventReader) fill() error {
 	if r.src.Buffered() == r.src.Size() {
