@@ -33,7 +33,6 @@ const (
 // A call is one line on its way to the server, with what is known of it.
 type call struct {
 	m       message // as the client (or the bridge) wrote it
-	read    *facts  // use facts()
 	state   callState
 	arrived time.Time
 
@@ -66,29 +65,9 @@ type call struct {
 	acked    bool    // a subscription whose acknowledgement the client has
 }
 
-// facts are what the loop decides by in the params of a call.
-type facts struct {
-	name  string // the tool, prompt or resource
-	meta  []byte // _meta
-	bound bool   // it continues an earlier exchange: inputResponses or requestState
-}
-
-// facts are read once: params can be large.
-func (c *call) facts() *facts {
-	if c.read == nil {
-		p := peekAll(peek(c.m.raw, "params"), "name", "uri", "_meta", "inputResponses", "requestState")
-		c.read = &facts{meta: p[2], bound: p[3] != nil || p[4] != nil}
-		var named bool
-		if c.read.name, named = unquote(p[0]); !named {
-			c.read.name, _ = unquote(p[1])
-		}
-	}
-	return c.read
-}
-
 // modern says whether a request is of 2026-07-28.
 func (c *call) modern() bool {
-	return c.m.method == "server/discover" || peek(c.facts().meta, "io.modelcontextprotocol/protocolVersion") != nil
+	return c.m.method == "server/discover" || peek(c.m.facts.meta, "io.modelcontextprotocol/protocolVersion") != nil
 }
 
 // standing says that nobody waits for the answer: a subscription stays open until it is cancelled.
@@ -161,7 +140,7 @@ func (l *ledger) newID() string {
 // enter notes a request of the client.
 func (l *ledger) enter(c *call) {
 	l.byID[c.m.id] = c
-	if c.token = string(peek(c.facts().meta, "progressToken")); c.token != "" {
+	if c.token = string(peek(c.m.facts.meta, "progressToken")); c.token != "" {
 		l.byToken[c.token] = c
 	}
 }

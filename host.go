@@ -259,7 +259,7 @@ func (b *bridge) admit(c *call) bool {
 		b.fail(c, faultNotPermitted, "the audit file cannot be written, and --audit-required forbids calls without it", nil)
 		return false
 	}
-	switch b.filter.call(c.facts().name) {
+	switch b.filter.call(c.m.facts.name) {
 	case denied:
 		b.fail(c, faultNotPermitted, "this tool is not permitted by --ignore-tool, --allow-tool, --read-only or the policy file", nil)
 		return false
@@ -303,7 +303,7 @@ func (b *bridge) listed(m message, e *exchangeError) {
 	for _, c := range b.byID {
 		switch {
 		case c.state != parked || c.scope:
-		case b.filter.call(c.facts().name) == allowed:
+		case b.filter.call(c.m.facts.name) == allowed:
 			b.hold(c)
 		case len(cursor) > 2 && cursor[0] == '"' && b.pages < maxToolPages:
 			b.page(c, cursor)
@@ -388,7 +388,7 @@ func (b *bridge) fail(c *call, k faultKind, text string, cause error) {
 func (b *bridge) record(c *call, outcome string) {
 	if b.audit != nil {
 		b.audit.record(auditRecord{
-			Time: time.Now(), Server: b.server, Direction: "to-server", Method: c.m.method, Name: c.facts().name, ID: c.m.id,
+			Time: time.Now(), Server: b.server, Direction: "to-server", Method: c.m.method, Name: c.m.facts.name, ID: c.m.id,
 			Outcome: outcome, DurationMs: time.Since(c.arrived).Milliseconds(), Bytes: len(c.m.raw), Reconnects: b.reconnects,
 		})
 	}

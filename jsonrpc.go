@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -44,8 +45,16 @@ type message struct {
 	method      string
 	failed      bool   // a response that carries error, not result
 	as          string // when not "", the id token that is written instead
+	facts       *facts // of a request
 	safe        bool   // set by the loop: may be sent again without proof that it was not
 	charge      charge // what it holds of the memory budget
+}
+
+// facts are what the loop decides by in the params of a request, read while they are scanned: they can be large.
+type facts struct {
+	name  string // the tool, prompt or resource
+	meta  []byte // _meta
+	bound bool   // it continues an earlier exchange: inputResponses or requestState
 }
 
 // A badMessage says why a text is no message: code is -32700 where it is not JSON, -32600 where it is.
@@ -66,30 +75,19 @@ func notJSON(at int, id string) error {
 // protocol, Messages).
 func scan(line []byte) (message, error) {
 	const version, id, method, params, result, failure = 0, 1, 2, 3, 4, 5
-	var (
-		m        message
-		token    [6][]byte // the members of the envelope
-		outcomes int       // how many say what kind of message it is
-		odd      bool
-	)
-	start := skipSpace(line, 0)
-	end := each(line, func(key []byte, from, to int) {
-		for i, name := range [...]string{"jsonrpc", "id", "method", "params", "result", "error"} {
-			same, alike := sameName(key, name)
-			if !alike {
-				continue
-			}
-			odd = odd || !same || token[i] != nil
-			switch token[i] = line[from:to]; i {
-			case id:
-				m.idAt, m.idEnd = from-start, to-start
-			case method, result, failure:
-				outcomes++
-			}
-			return
-		}
-	})
+	envelope := members{of: line, names: [...]string{"jsonrpc", "id", "method", "params", "result", "error"}}
+	inner := members{of: line, names: [...]string{"name", "uri", "_meta", "inputResponses", "requestState", ""}}
+	end := eachWithin(line, envelope.add, inner.add)
 
+	var m message
+	token, start := envelope.found, skipSpace(line, 0)
+	odd := slices.Contains(envelope.odd[:], true)
+	outcomes := 0 // how many members say what kind of message it is
+	for _, t := range [][]byte{token[method], token[result], token[failure]} {
+		outcomes += min(len(t), 1)
+	}
+	m.idAt = max(envelope.at[id]-start, 0)
+	m.idEnd = m.idAt + len(token[id])
 	var idOK, methodOK bool
 	m.id, idOK = idToken(token[id])
 	if len(token[method]) <= maxToken {
@@ -130,6 +128,13 @@ func scan(line []byte) (message, error) {
 	if trouble != "" {
 		return message{}, &badMessage{-32600, asked, trouble}
 	}
+	if m.kind == request {
+		m.facts = &facts{meta: inner.get(2), bound: inner.get(3) != nil || inner.get(4) != nil}
+		var named bool
+		if m.facts.name, named = unquote(inner.get(0)); !named {
+			m.facts.name, _ = unquote(inner.get(1))
+		}
+	}
 	m.raw = bytes.TrimRight(line[start:end:end], " \t\r\n")
 	return m, nil
 }
@@ -164,51 +169,75 @@ func unquote(token []byte) (string, bool) {
 	return s, err == nil
 }
 
+// unlike is the quick answer of sameName.
+func unlike(key []byte, name string) bool {
+	c := at(key, 1)
+	return c < utf8.RuneSelf && c != '\\' && c != '"' && (name == "" || c|0x20 != name[0]|0x20)
+}
+
 // sameName compares a key, as a token, with an ASCII name: same is JSON's answer, alike that of a parser that
 // ignores case, as Go's does.
 func sameName(key []byte, name string) (same, alike bool) {
 	if len(key) == len(name)+2 && string(key[1:len(key)-1]) == name {
 		return true, true
 	}
-	if c := at(key, 1); c < utf8.RuneSelf && c != '\\' && (name == "" || c|0x20 != name[0]|0x20) {
-		return false, false // the quick answer
-	}
 	s, _ := unquote(key)
 	return s == name, strings.EqualFold(s, name)
 }
 
-// peek returns the token that path leads to through objects, without decoding anything; nil if there is
-// none, or two that are alike: who decides by peek must not see another value than the server does.
+// members are those of an object that have certain names.
+type members struct {
+	of    []byte
+	names [6]string
+	found [6][]byte
+	at    [6]int  // where they stand in of
+	odd   [6]bool // there twice, or in another case
+}
+
+// add is for each.
+func (s *members) add(key []byte, from, to int) {
+	for i, name := range s.names {
+		if unlike(key, name) {
+			continue
+		}
+		if same, alike := sameName(key, name); alike {
+			s.odd[i] = s.odd[i] || s.found[i] != nil || !same
+			s.found[i], s.at[i] = s.of[from:to:to], from
+		}
+	}
+}
+
+// get is a member, nil if there is none, or two that are alike: who decides by it must not see another value than
+// the server does.
+func (s *members) get(i int) []byte {
+	if s.odd[i] {
+		return nil
+	}
+	return s.found[i]
+}
+
+// peek returns the token that path leads to through objects, without decoding anything; nil if there is none that
+// is alone of its name.
 func peek(raw []byte, path ...string) []byte {
 	for _, name := range path {
-		raw = peekAll(raw, name)[0]
+		m := members{of: raw, names: [6]string{name}}
+		if each(raw, m.add) < 0 {
+			return nil
+		}
+		raw = m.get(0)
 	}
 	return raw
 }
 
-// peekAll is peek for several members of one object, in one pass.
-func peekAll(raw []byte, names ...string) (found [5][]byte) {
-	var seen, odd [len(found)]bool
-	end := each(raw, func(key []byte, from, to int) {
-		for i, name := range names {
-			if same, alike := sameName(key, name); alike {
-				odd[i] = odd[i] || seen[i] || !same
-				seen[i], found[i] = true, raw[from:to:to]
-			}
-		}
-	})
-	for i := range found {
-		if end < 0 || odd[i] {
-			found[i] = nil
-		}
-	}
-	return found
-}
-
 // each steps over the value that b is, with white space around it, and calls f with each key token (nil in an
 // array) and where its value stands. It returns len(b), or what the skip functions return for an error.
-func each(b []byte, f func(key []byte, from, to int)) int {
-	i := skipValue(b, skipSpace(b, 0), 0, f)
+func each(b []byte, f visit) int { return eachWithin(b, f, nil) }
+
+type visit func(key []byte, from, to int)
+
+// eachWithin is each, and calls inner with what is in the member "params".
+func eachWithin(b []byte, f, inner visit) int {
+	i := skipValue(b, skipSpace(b, 0), 0, f, inner)
 	if i < 0 {
 		return i
 	}
@@ -236,24 +265,25 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// skipValue steps over a value within depth arrays and objects; f, unless nil, is for each.
-func skipValue(b []byte, i, depth int, f func(key []byte, from, to int)) int {
+// skipValue steps over a value within depth arrays and objects; f and inner, unless nil, are for eachWithin.
+func skipValue(b []byte, i, depth int, f, inner visit) int {
 	switch at(b, i) {
 	case '"':
 		return skipString(b, i)
 	case '{', '[':
-		return skipNested(b, i, depth+1, f)
-	case 't':
-		return skipWord(b, i, "true")
-	case 'f':
-		return skipWord(b, i, "false")
-	case 'n':
-		return skipWord(b, i, "null")
+		return skipNested(b, i, depth+1, f, inner)
+	case 't', 'f', 'n':
+		for _, word := range [...]string{"true", "false", "null"} {
+			if bytes.HasPrefix(b[i:], []byte(word)) {
+				return i + len(word)
+			}
+		}
+		return ^i
 	}
 	return skipNumber(b, i)
 }
 
-func skipNested(b []byte, i, depth int, f func(key []byte, from, to int)) int {
+func skipNested(b []byte, i, depth int, f, inner visit) int {
 	if depth > maxDepth {
 		return ^i
 	}
@@ -274,7 +304,11 @@ func skipNested(b []byte, i, depth int, f func(key []byte, from, to int)) int {
 			}
 			i = skipSpace(b, i+1)
 		}
-		end := skipValue(b, i, depth, nil)
+		below := inner
+		if string(key) != `"params"` {
+			below = nil
+		}
+		end := skipValue(b, i, depth, below, nil)
 		if end < 0 {
 			return end
 		}
@@ -290,13 +324,6 @@ func skipNested(b []byte, i, depth int, f func(key []byte, from, to int)) int {
 			return ^i
 		}
 	}
-}
-
-func skipWord(b []byte, i int, word string) int {
-	if string(b[i:min(i+len(word), len(b))]) != word {
-		return ^i
-	}
-	return i + len(word)
 }
 
 func skipNumber(b []byte, i int) int {
@@ -441,30 +468,11 @@ func scanBody(body []byte) (msgs []message, err error) {
 	if len(bad) > 0 {
 		err = bad[0]
 	}
-	if at := lineEnd(body); at >= 0 {
-		for i, c := range body[at:] { // valid JSON has them raw only between tokens
-			if c == '\n' || c == '\r' {
-				body[at+i] = ' '
-			}
-		}
+	for at := lineEnd(body); at >= 0; at = lineEnd(body) { // valid JSON has them raw only between tokens
+		body[at] = ' '
+		body = body[at+1:]
 	}
 	return msgs, err
-}
-
-// lineEnd is the index of the first CR or LF in b, or -1. It looks at a little at a time: lines that
-// end with CR alone must not cost a search for LF through everything that follows.
-func lineEnd(b []byte) int {
-	const window = 1 << 10
-	for at := 0; at < len(b); at += window {
-		line, _, lf := bytes.Cut(b[at:min(at+window, len(b))], []byte{'\n'})
-		if cr := bytes.IndexByte(line, '\r'); cr >= 0 {
-			return at + cr
-		}
-		if lf {
-			return at + len(line)
-		}
-	}
-	return -1
 }
 
 // withID returns m as it is written with another id token, whether it has one or not; raw is shared.

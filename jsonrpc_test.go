@@ -335,7 +335,7 @@ func TestCompose(t *testing.T) {
 		if err != nil {
 			t.Fatal(test.want, err)
 		}
-		if diff := cmp.Diff(scanned, test.m, cmp.AllowUnexported(message{}, charge{})); diff != "" {
+		if diff := cmp.Diff(scanned, test.m, cmp.AllowUnexported(message{}, facts{}, charge{})); diff != "" {
 			t.Errorf("%s: %s", test.want, diff)
 		}
 	}

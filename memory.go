@@ -184,6 +184,22 @@ func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error
 	}
 }
 
+// lineEnd is the index of the first CR or LF in b, or -1. It looks at a little at a time: lines that
+// end with CR alone must not cost a search for LF through everything that follows.
+func lineEnd(b []byte) int {
+	const window = 1 << 10
+	for at := 0; at < len(b); at += window {
+		line, _, lf := bytes.Cut(b[at:min(at+window, len(b))], []byte{'\n'})
+		if cr := bytes.IndexByte(line, '\r'); cr >= 0 {
+			return at + cr
+		}
+		if lf {
+			return at + len(line)
+		}
+	}
+	return -1
+}
+
 // readAll reads one message body of at most max bytes, charged to mem as urgent while it comes. size is the
 // announced length, -1 if unknown: with it the body is there only once. More than max is errTooLarge; other
 // errors are the context's and the reader's.
@@ -223,11 +239,8 @@ func (p *pile) readWhole(ctx context.Context, r io.Reader, size int) error {
 func (p *pile) readRest(ctx context.Context, r io.Reader) error {
 	for buf := make([]byte, readPiece); ; {
 		n, err := r.Read(buf)
-		if full := p.add(ctx, buf[:n]); full != nil {
+		if full := p.add(ctx, buf[:n]); full != nil || err == io.EOF {
 			return full
-		}
-		if err == io.EOF {
-			return nil
 		}
 		if err != nil {
 			return err

@@ -362,12 +362,12 @@ func (b *bridge) mayRepeat(c *call) bool {
 	switch {
 	case c.then != nil || c.m.kind == response:
 		return true
-	case c.m.kind == notification || c.facts().bound:
+	case c.m.kind == notification || c.m.facts.bound:
 		return false
 	case c.m.method != "tools/call":
 		return repeatable(c.m.method)
 	}
-	return b.retryCalls == "always" || b.retryCalls == "safe" && b.filter.repeatable(c.facts().name)
+	return b.retryCalls == "always" || b.retryCalls == "safe" && b.filter.repeatable(c.m.facts.name)
 }
 
 // listen opens the server's own stream, or continues the cut stream of a call from its cursor, after a pause.
