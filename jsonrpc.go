@@ -169,12 +169,6 @@ func unquote(token []byte) (string, bool) {
 	return s, err == nil
 }
 
-// unlike is the quick answer of sameName.
-func unlike(key []byte, name string) bool {
-	c := at(key, 1)
-	return c < utf8.RuneSelf && c != '\\' && c != '"' && (name == "" || c|0x20 != name[0]|0x20)
-}
-
 // sameName compares a key, as a token, with an ASCII name: same is JSON's answer, alike that of a parser that
 // ignores case, as Go's does.
 func sameName(key []byte, name string) (same, alike bool) {
@@ -196,9 +190,10 @@ type members struct {
 
 // add is for each.
 func (s *members) add(key []byte, from, to int) {
+	c := at(key, 1)
 	for i, name := range s.names {
-		if unlike(key, name) {
-			continue
+		if c < utf8.RuneSelf && c != '\\' && c != '"' && (name == "" || c|0x20 != name[0]|0x20) {
+			continue // the quick answer, of nearly all
 		}
 		if same, alike := sameName(key, name); alike {
 			s.odd[i] = s.odd[i] || s.found[i] != nil || !same
