@@ -161,13 +161,7 @@ func (p *program) checkup(out io.Writer) *checkup {
 
 // connect makes the transport for a new session.
 func (p *program) connect(k transportKind) transport {
-	switch k {
-	case kindSSE:
-		return newSSE(p.wire)
-	case kindStateless:
-		return newStateless(p.wire)
-	}
-	return newStreamable(p.wire)
+	return [...]func(*wire) transport{newStreamable, kindStreamable: newStreamable, kindSSE: newSSE, kindStateless: newStateless}[k](p.wire)
 }
 
 // signIn renews whatever proves who we are: the headers' sources, where an Authorization header is given,

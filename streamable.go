@@ -167,12 +167,7 @@ func sniffed(resp *http.Response) (string, io.Reader) {
 
 // visible says that s is visible ASCII throughout: all that a session id may be.
 func visible(s string) bool {
-	for _, c := range []byte(s) {
-		if c < 0x21 || c > 0x7e {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(s, func(c rune) bool { return c < 0x21 || c > 0x7e })
 }
 
 func (s *streamable) listen(ctx context.Context, after string, p *progress, opened func(), recv receive) error {
