@@ -247,12 +247,9 @@ func openBrowser(u *url.URL) error {
 	if u.Scheme != "https" && (u.Scheme != "http" || !isLocalName(u.Hostname())) || u.Host == "" {
 		return errors.New("only https addresses, or http on this machine, are opened in a browser")
 	}
-	launcher := []string{"xdg-open"}
-	switch runtime.GOOS {
-	case "darwin":
-		launcher = []string{"open"}
-	case "windows":
-		launcher = []string{"rundll32.exe", "url.dll,FileProtocolHandler"}
+	launcher := map[string][]string{"darwin": {"open"}, "windows": {"rundll32.exe", "url.dll,FileProtocolHandler"}}[runtime.GOOS]
+	if launcher == nil {
+		launcher = []string{"xdg-open"}
 	}
 	cmd := exec.Command(launcher[0], append(launcher[1:], u.String())...) // re-serialised: no control characters, begins with http
 	if err := cmd.Start(); err != nil {

@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -316,6 +317,23 @@ func TestStaleSignIn(t *testing.T) {
 	<-done
 }
 
+// What another instance has begun at an authorization server that is not named here is not completed.
+func TestInterruptedSignInElsewhere(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	first := w.instance(nil)
+	done := make(chan error, 1)
+	go func() { _, err := w.call(ctx, first); done <- err }()
+	u, _ := url.Parse(<-w.shown)
+	q := url.Values{"state": {u.Query().Get("state")}, "code": {"x"}, "iss": {w.as.issuer}}
+	named := w.instance(func(o *authOptions) { o.authServers = []string{"https://login.example.com"} })
+	if ours, err := named.complete(t.Context(), q); ours || err == nil || w.as.count("POST /tenant/token") != 0 {
+		t.Errorf("completed: %v, %v", ours, err)
+	}
+	cancel()
+	<-done
+}
+
 // tabs puts a stand-in for xdg-open first on PATH. What it is given comes out of the channel.
 func tabs(t *testing.T) <-chan string {
 	t.Helper()
@@ -555,6 +573,48 @@ func TestSquatter(t *testing.T) {
 	o.identity = "another"
 	if _, _, err := takePort(t.Context(), o, nil); err == nil {
 		t.Error("an instance for another server was followed")
+	}
+}
+
+// Whoever holds the port and claims to be one of us is waited for, but not for ever: then the error names the port.
+// And nobody waits longer than ten minutes for a person.
+func TestSignInEnds(t *testing.T) {
+	var identity atomic.Pointer[string]
+	var asked atomic.Int32
+	forged := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1)%10 == 0 { // one of ten answers gets lost: a leader may be busy, or just have ended
+			panic(http.ErrAbortHandler)
+		}
+		fmt.Fprintf(w, `{"mcpRemote":true,"serverUrlHash":%q}`, *identity.Load())
+	}))
+	defer forged.Close()
+	u, _ := url.Parse(forged.URL)
+	for _, tt := range []struct {
+		terminal bool
+		want     string
+		after    time.Duration
+	}{
+		{false, "another program holds port " + u.Port(), followLimit},
+		{true, "nobody signed in within ten minutes", personLimit},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newMemWorld(t)
+			fmt.Sscan(u.Port(), &w.port)
+			terminal, keyboard := io.Pipe()
+			defer keyboard.Close()
+			a := w.instance(func(o *authOptions) {
+				if tt.terminal {
+					o.paste = terminal
+				}
+			})
+			identity.Store(&a.o.identity)
+			start := time.Now()
+			_, err := w.call(t.Context(), a)
+			wantError(t, err, tt.want)
+			if took := time.Since(start); took < tt.after || took > tt.after+time.Second {
+				t.Errorf("after %v, want %v", took, tt.after)
+			}
+		})
 	}
 }
 

@@ -78,7 +78,7 @@ const (
 	maxCookies   = 1 << 20  // bytes of cookies, before old ones go
 	maxMetadata  = 1 << 20  // bytes of an answer of an authorization server
 	maxRedirects = 3
-	signInLimit  = 30 * time.Second // for one exchange with an authorization server
+	signInLimit  = 20 * time.Second // for one exchange with an authorization server; less than a lease is good for
 	userTimeout  = 30 * time.Second // that sent bytes may stay unacknowledged before the line counts as dead
 )
 

@@ -141,17 +141,19 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 			led.close(err == nil)
 		}
 	}()
-	begun, started, followed := false, time.Now(), time.Time{}
+	begun, settled, followed := false, time.Now(), time.Time{}
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		if led == nil {
 			port := 0
-			led, port, err = takePort(ctx, a.o.listenOptions, arrived)
+			if led, port, err = takePort(ctx, a.o.listenOptions, arrived); err == nil {
+				settled = time.Now()
+			}
 			switch pending := a.pending(""); {
 			case a.adopt(old):
 				return nil
-			case err != nil && time.Since(started) > settleLimit:
+			case err != nil && time.Since(settled) > settleLimit:
 				return err
 			case err != nil: // the port changes hands
 			case led != nil && !followed.IsZero() && pending.IsZero():
@@ -261,7 +263,7 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 	}
 	d := new(discovery)
 	verifier, err := a.store.read(a.file("code_verifier_" + state + ".txt"))
-	if err != nil || a.pending(state).IsZero() || a.store.readJSON(a.file("discovery_state_"+state+".json"), d) != nil {
+	if err != nil || a.pending(state).IsZero() || a.store.readJSON(a.file("discovery_state_"+state+".json"), d) != nil || !a.named(d.Server.Issuer) {
 		return false, unknown
 	}
 	a.forget(state)

@@ -143,19 +143,17 @@ func (a *authorizer) describe(ctx context.Context, issuer string, legacy bool) (
 	const oauth, openID = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
 	base, path := origin(u), strings.TrimSuffix(u.EscapedPath(), "/")
 	addresses := slices.Compact([]string{base + oauth + path, base + openID + path, base + path + openID}) // RFC 8414, 3.1 and 5
+	m.ResponseTypes = []string{"code"}                                                                     // mcp-remote wants it said
 	at, err := a.document(ctx, "authorization server metadata", addresses, &m)
 	chosen := len(a.o.authServers) > 0 && strings.TrimSuffix(m.Issuer, "/") == strings.TrimSuffix(issuer, "/")
 	switch {
 	case err != nil:
 	case at == "" && legacy:
-		m = serverMetadata{Issuer: base, Authorization: base + "/authorize", Token: base + "/token", Registration: base + "/register", Challenges: []string{"S256"}}
+		m.Issuer, m.Authorization, m.Token, m.Registration, m.Challenges = base, base+"/authorize", base+"/token", base+"/register", []string{"S256"}
 	case at == "":
 		err = fmt.Errorf("%s publishes no authorization server metadata", base)
 	case m.Issuer != issuer && !chosen: // RFC 8414, 3.3: identical; a slash too many only if a person vouches for it
 		err = fmt.Errorf("the metadata of the authorization server %s is that of another issuer; if only a final slash differs, --auth-server accepts it", base)
-	}
-	if m.ResponseTypes == nil {
-		m.ResponseTypes = []string{"code"}
 	}
 	return m, err
 }
@@ -174,13 +172,10 @@ func (a *authorizer) known(ctx context.Context, t *tokens) (*discovery, error) {
 
 // resource is the RFC 8707 parameter: the same in every request; "" is to send none.
 func (a *authorizer) resource(d *discovery) string {
-	switch {
-	case a.o.noResource:
+	if a.o.noResource {
 		return ""
-	case a.o.resource != "":
-		return a.o.resource
 	}
-	return d.Resource.Resource
+	return cmp.Or(a.o.resource, d.Resource.Resource)
 }
 
 // document reads the first of several addresses that holds a JSON object into v, and says which it was; "" if none.
@@ -220,9 +215,7 @@ func (a *authorizer) endpoint(what, raw string) (*url.URL, error) {
 // ask performs one exchange with an authorization server, or for metadata with the MCP server. An error is a
 // *signInError: an outage unless it was our own policy or a certificate that stood in the way.
 func (a *authorizer) ask(ctx context.Context, what, method string, u *url.URL, h http.Header, body string) (*http.Response, []byte, error) {
-	limited, cancel := context.WithTimeout(ctx, documentLimit)
-	defer cancel()
-	req, err := http.NewRequestWithContext(limited, method, u.String(), strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), strings.NewReader(body))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: the address is malformed", what)
 	}

@@ -5,28 +5,25 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"time"
 )
 
 // A keeper writes what others may know of this bridge, and refreshes the token of an idle one: all that has
 // to happen beside the loop.
 type keeper struct {
-	store  *store
 	auth   *authorizer
-	log    *slog.Logger
 	name   string // of the file with the remembered handshake
 	status *statusFile
 	last   chan snapshot // the newest only
 }
 
-func newKeeper(s *store, auth *authorizer, log *slog.Logger, identity, server string) *keeper {
-	return &keeper{s, auth, log, identity + "_handshake.json", newStatusFile(s, server), make(chan snapshot, 1)}
+func newKeeper(auth *authorizer, server string) *keeper {
+	return &keeper{auth, auth.file("handshake.json"), newStatusFile(auth.store, server), make(chan snapshot, 1)}
 }
 
 func (k *keeper) load() *handshake {
 	h := new(handshake)
-	if k.store.readJSON(k.name, h) != nil || h.ProtocolVersion == "" {
+	if k.auth.store.readJSON(k.name, h) != nil || h.ProtocolVersion == "" {
 		return nil
 	}
 	return h
@@ -55,16 +52,16 @@ func (k *keeper) run(ctx context.Context) {
 			return
 		case <-time.After(wake):
 			if _, err := k.auth.token(ctx); err != nil {
-				k.log.Debug("refreshing the token of an idle line", "err", err)
+				k.auth.log.Debug("refreshing the token of an idle line", "err", err)
 			}
 		case s := <-k.last:
 			if err := k.status.write(s); err != nil {
-				k.log.Debug("writing the status file", "err", err)
+				k.auth.log.Debug("writing the status file", "err", err)
 			}
 			if s.handshake != nil && s.handshake != known {
 				known = s.handshake
-				if err := k.store.writeJSON(k.name, known); err != nil {
-					k.log.Debug("remembering the handshake", "err", err)
+				if err := k.auth.store.writeJSON(k.name, known); err != nil {
+					k.auth.log.Debug("remembering the handshake", "err", err)
 				}
 			}
 			select { // states follow each other faster than anybody reads them

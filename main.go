@@ -184,9 +184,7 @@ func (p *program) serve(ctx context.Context, stdin *os.File, stdout io.Writer) i
 		defer audit.close(time.Second)
 		o.audit = audit
 	}
-	a := p.c.auth
-	id := identityHash(a.serverURL, a.resource, a.authorizeParams, a.headers, a.metadataURL, a.tokenEndpoint)
-	k := newKeeper(p.store, p.auth, p.log, id, o.server)
+	k := newKeeper(p.auth, o.server)
 	o.remembered = k.load()
 	work, stop := context.WithCancel(context.Background())
 	var beside sync.WaitGroup

@@ -33,13 +33,12 @@ import (
 )
 
 const (
-	documentLimit = 20 * time.Second // for one exchange with an authorization server; less than a lease is good for
-	personLimit   = 10 * time.Minute // that a leader waits for a person; also how long a begun sign-in is good
-	settleLimit   = 2 * time.Second  // that instances may take to agree on a leader
-	followLimit   = 3 * time.Minute  // that a follower waits for its leader
-	renewAhead    = time.Minute      // before a token expires
-	stormLimit    = 4                // within a minute
-	quietTab      = 2 * time.Minute  // a sign-in begun so recently has its tab; no second one is opened
+	personLimit = 10 * time.Minute // that a leader waits for a person; also how long a begun sign-in is good
+	settleLimit = 2 * time.Second  // that instances may take to agree on a leader
+	followLimit = 3 * time.Minute  // that a follower waits for its leader
+	renewAhead  = time.Minute      // before a token expires
+	stormLimit  = 4                // within a minute
+	quietTab    = 2 * time.Minute  // a sign-in begun so recently has its tab; no second one is opened
 )
 
 // authOptions is what the flags say about signing in.

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -81,6 +82,54 @@ func TestRefreshBeforeExpiry(t *testing.T) {
 		if strings.Contains(w.log(), "hint:") {
 			t.Error("a person was bothered")
 		}
+	})
+}
+
+// An idle line has its token renewed too: a stream that is open must not outlive its credential.
+func TestRefreshWhileIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newMemWorld(t)
+		w.as.rotate = true
+		a := w.signedIn()
+		ctx, end := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { newKeeper(a, "http://localhost:8080").run(ctx); close(ended) }()
+		for range 100 {
+			time.Sleep(10 * time.Minute)
+			if w.as.valid(a.inUse().Access) == nil {
+				t.Fatal("the token has expired")
+			}
+		}
+		end()
+		<-ended
+		if n := w.as.count("POST /tenant/token"); n != 16 {
+			t.Errorf("%d refreshes in 1000 minutes, want 16", n)
+		}
+	})
+}
+
+// The client's initialize is answered inside its 60 s, with what a person has to do, and the sign-in goes on.
+func TestInitializeDuringSignIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, s := newMemNet(), &fakeServer{}
+		s.start(t, n.listen("mcp.test:80"))
+		s.fail(fault{on: "initialize", answer: answerStatus(http.StatusUnauthorized, "WWW-Authenticate", "Bearer")})
+		h := newHost(t, n, testOptions())
+		signed := make(chan error)
+		h.b.world.signIn = func(_ context.Context, _ string, _ int, waiting func(string)) error {
+			waiting("Open https://login.example.com/authorize?x=1 or run: mcp-redial login URL")
+			return <-signed
+		}
+		h.say(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":` + victimHello + `}`)
+		got := h.answer("1", 59*time.Second)
+		for _, want := range []string{"-31003", "is not finished", "https://login.example.com/authorize?x=1", "mcp-redial login URL"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("no %s in %s", want, got)
+			}
+		}
+		time.Sleep(5 * time.Minute)
+		signed <- nil
+		h.hello()
 	})
 }
 
@@ -238,6 +287,9 @@ func TestTenRefreshOnce(t *testing.T) {
 		{"nothing in the way", func(a *authorizer) {}},
 		{"the lease of a process that died", func(a *authorizer) {
 			a.store.write(a.file("refresh_in_progress.json"), []byte(`{"pid":999999999,"nonce":"n","at":99999999999999}`))
+		}},
+		{"a lease from the future", func(a *authorizer) {
+			a.store.write(a.file("refresh_in_progress.json"), fmt.Appendf(nil, `{"pid":%d,"nonce":"n","at":99999999999999}`, os.Getpid()))
 		}},
 		{"a lease that is too old", func(a *authorizer) {
 			a.store.write(a.file("refresh_in_progress.json"), []byte(`{"pid":1,"nonce":"n","at":1}`))

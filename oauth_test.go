@@ -67,6 +67,7 @@ func newMemWorld(t *testing.T) *signInWorld {
 	memServe(t, n, "localhost:8081", w.as)
 	memServe(t, n, "localhost:8080", w.server)
 	w.client = n.client(t)
+	w.client.Timeout = signInLimit
 	t.Cleanup(w.noLeaks)
 	return w
 }
@@ -261,6 +262,9 @@ func TestSignIn(t *testing.T) {
 	a := w.instance(nil)
 	if status, err := w.call(t.Context(), a); err != nil || status != 200 {
 		t.Fatalf("call: %d, %v", status, err)
+	}
+	if hint := <-w.hints; !strings.Contains(hint, w.as.issuer+"/authorize?") || !strings.Contains(hint, "mcp-redial login URL") {
+		t.Errorf("the client is told %q", hint)
 	}
 	q, f := w.as.query(), w.as.form()
 	for name, want := range map[string]string{"resource": w.server.url, "scope": "mcp:read", "code_challenge_method": "S256", "response_type": "code",

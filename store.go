@@ -229,12 +229,15 @@ type storedFile struct {
 // list names the files that begin with prefix, in order.
 func (s *store) list(prefix string) ([]storedFile, error) {
 	var all []storedFile
-	if s.root == nil {
-		for name, f := range s.memory.Range {
-			if strings.HasPrefix(name.(string), prefix) {
-				all = append(all, storedFile{name.(string), f.(memoryFile).at})
-			}
+	add := func(name string, at time.Time) {
+		if strings.HasPrefix(name, prefix) {
+			all = append(all, storedFile{name, at})
 		}
+	}
+	for name, f := range s.memory.Range {
+		add(name.(string), f.(memoryFile).at)
+	}
+	if s.root == nil {
 		return all, nil
 	}
 	entries, err := fs.ReadDir(s.root.FS(), ".")
@@ -242,8 +245,8 @@ func (s *store) list(prefix string) ([]storedFile, error) {
 		return nil, fmt.Errorf("listing stored files: %w", err)
 	}
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && strings.HasPrefix(e.Name(), prefix) {
-			all = append(all, storedFile{e.Name(), info.ModTime()})
+		if info, err := e.Info(); err == nil {
+			add(e.Name(), info.ModTime())
 		}
 	}
 	return all, nil
@@ -275,12 +278,12 @@ func (s *store) lease(name string) (release func(), ours bool) {
 			continue
 		}
 		var other shape
-		if json.Unmarshal(held, &other) != nil { // being written, or damaged
-			if files, _ := s.list(name); len(files) > 0 {
-				other = shape{os.Getpid(), "", files[0].at.UnixMilli()}
-			}
+		damaged := json.Unmarshal(held, &other) != nil // or being written
+		age := time.Since(time.UnixMilli(other.At)).Abs()
+		if files, _ := s.list(name); damaged && len(files) > 0 {
+			other.PID, age = os.Getpid(), time.Since(files[0].at)
 		}
-		if time.Since(time.UnixMilli(other.At)).Abs() < leaseAge && alive(other.PID) {
+		if age < leaseAge && alive(other.PID) {
 			break
 		}
 		// Several may come to this conclusion. Only one at a time may act on it, and only on what it has seen.
