@@ -567,9 +567,6 @@ func (d *draft) finishServer() error {
 		}
 		d.auth.staticInfo, _ = json.Marshal(info) // it was JSON a moment ago
 	}
-	if d.auth.clientCredentials && info["client_secret"] == nil && d.auth.privateKeyPEM == nil {
-		return &usageError{"--client-credentials has nothing to prove who asks", "give client_id and client_secret with --static-oauth-client-info, or --client-private-key"}
-	}
 	if u, err := url.Parse(d.auth.successURL); err == nil && u.Scheme == "http" && !isLocalName(u.Hostname()) && !d.given["allow-http"] {
 		return &usageError{"--auth-success-url begins with http:", "use https, or add --allow-http for a network that you trust"}
 	}

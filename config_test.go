@@ -321,8 +321,6 @@ func TestFlagErrors(t *testing.T) {
 		{[]string{"--auth-success-url", "https://example.com/", "--auth-success-url", "https://example.com/"}, "--auth-success-url is given twice | give it once"},
 		{[]string{"--auth-timeout", "0"}, "--auth-timeout: expected a whole number of seconds"},
 		{[]string{"--auth-timeout", "1.5"}, "--auth-timeout: expected a whole number of seconds"},
-		{[]string{"--client-credentials"}, "--client-credentials has nothing to prove who asks | give client_id and client_secret with --static-oauth-client-info, or --client-private-key"},
-		{[]string{"--client-credentials", "--static-oauth-client-info", `{"client_id":"x"}`}, "--client-credentials has nothing to prove who asks"},
 		{[]string{"--client-private-key", file}, "--client-private-key needs --client-credentials | give both, or neither"},
 		{[]string{"--token-endpoint", "https://as.example.com/token"}, "--token-endpoint needs --client-credentials | give both, or neither"},
 		{[]string{"--token-endpoint", "http://as.example.com/token"}, "--token-endpoint: expected an https URL without credentials and fragment"},

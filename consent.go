@@ -150,7 +150,7 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 			if led, port, err = takePort(ctx, a.o.listenOptions, arrived); err == nil {
 				settled = time.Now()
 			}
-			switch pending := a.pending(""); {
+			switch pending := a.pending(); {
 			case a.adopt(old):
 				return nil
 			case err != nil && time.Since(settled) > settleLimit:
@@ -198,14 +198,21 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 	}
 }
 
-// pending is when a sign-in that nobody has finished was begun, by any instance: the one with this state, or the
-// newest; zero if there is none.
-func (a *authorizer) pending(state string) (newest time.Time) {
-	files, _ := a.store.list(a.file("code_verifier_" + state))
+// pending is when the newest sign-in that nobody has finished was begun, by any instance; zero if there is none. What
+// is too old goes, with what a process that was killed left half written.
+func (a *authorizer) pending() (newest time.Time) {
+	files, _ := a.store.list(a.file(""))
 	for _, f := range files {
-		if time.Since(f.at) < personLimit && f.at.After(newest) {
+		begun := strings.HasPrefix(f.name, a.file("code_verifier_"))
+		if begun && f.at.After(newest) {
 			newest = f.at
 		}
+		if time.Since(f.at) > personLimit && (begun || strings.HasPrefix(f.name, a.file("discovery_state_")) || strings.HasSuffix(f.name, ".tmp")) {
+			a.store.remove(f.name)
+		}
+	}
+	if time.Since(newest) > personLimit {
+		return time.Time{}
 	}
 	return newest
 }
@@ -261,12 +268,15 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 	if len(state) == 0 || len(state) > 64 || strings.ContainsFunc(state, func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r|32 < 'a' || r|32 > 'z') }) {
 		return false, unknown
 	}
-	d := new(discovery)
-	verifier, err := a.store.read(a.file("code_verifier_" + state + ".txt"))
-	if err != nil || a.pending(state).IsZero() || a.store.readJSON(a.file("discovery_state_"+state+".json"), d) != nil || !a.named(d.Server.Issuer) {
+	a.pending() // what is too old goes
+	d, names := new(discovery), []string{a.file("code_verifier_" + state + ".txt"), a.file("discovery_state_" + state + ".json")}
+	verifier, err := a.store.read(names[0])
+	if err != nil || a.store.readJSON(names[1], d) != nil || !a.named(d.Server.Issuer) {
 		return false, unknown
 	}
-	a.forget(state)
+	for _, name := range names {
+		a.store.remove(name)
+	}
 	iss, code := q.Get("iss"), q.Get("code")
 	switch {
 	case q.Has("iss") && iss != d.Server.Issuer || !q.Has("iss") && d.Server.ISS: // RFC 9207, before anything else is believed
@@ -289,17 +299,6 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 		a.disown(err)
 		if !outage(err) || try == 5 || pause(ctx, 2*time.Second) != nil {
 			return true, err
-		}
-	}
-}
-
-// forget deletes one begun sign-in, all that are too old, and what a process that was killed left half written.
-func (a *authorizer) forget(state string) {
-	files, _ := a.store.list(a.file(""))
-	for _, f := range files {
-		begun := strings.HasPrefix(f.name, a.file("code_verifier_")) || strings.HasPrefix(f.name, a.file("discovery_state_"))
-		if begun && strings.Contains(f.name, "_"+state+".") || time.Since(f.at) > personLimit && (begun || strings.HasSuffix(f.name, ".tmp")) {
-			a.store.remove(f.name)
 		}
 	}
 }

@@ -375,11 +375,7 @@ func (a *authorizer) wanted(d *discovery, c challenge, old *tokens, status int) 
 	if a.o.scope != "" {
 		return a.o.scope
 	}
-	scope := c["scope"]
-	if scope == "" {
-		scope = strings.Join(d.Resource.Scopes, " ")
-	}
-	all := strings.Fields(scope)
+	all := strings.Fields(cmp.Or(c["scope"], strings.Join(d.Resource.Scopes, " ")))
 	if status == http.StatusForbidden {
 		all = append(strings.Fields(old.Scope), all...)
 	}

@@ -91,11 +91,8 @@ func defaultStoreDir(configured string) (string, error) {
 // tighten gives name the mode that it should have. Windows has no such modes: there the folder
 // inherits the access list of the user's profile.
 func (s *store) tighten(name string, mode fs.FileMode) {
-	if runtime.GOOS == "windows" {
-		return
-	}
 	info, err := s.root.Lstat(name)
-	if err != nil || info.Mode().Perm()&^mode == 0 {
+	if runtime.GOOS == "windows" || err != nil || info.Mode().Perm()&^mode == 0 {
 		return
 	}
 	s.log.Warn("others could read stored credentials; repairing the mode", "name", name, "mode", info.Mode().Perm())
