@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -272,7 +273,7 @@ type ours struct {
 	hello       message            // the client's initialize; raw is nil if it has said none
 	initialized message            // its notifications/initialized, likewise
 	level       message            // its last logging/setLevel that was not refused, likewise
-	subscribed  map[string]message // live resources/subscribe by uri token
+	subscribed  map[string]message // live resources/subscribe by uri
 	promise     *handshake         // what the client was told; nil: nothing yet
 }
 
@@ -315,7 +316,7 @@ func (o *ours) asks() string {
 
 // note keeps what a request of the client that succeeded changed in the session.
 func (o *ours) note(c *call) {
-	uri := func() string { return string(peek(c.m.raw, "params", "uri")) }
+	uri, _ := unquote(peek(c.m.raw, "params", "uri"))
 	switch c.m.method {
 	case "logging/setLevel":
 		o.level = c.m.keep()
@@ -324,10 +325,10 @@ func (o *ours) note(c *call) {
 			o.subscribed = map[string]message{}
 		}
 		if len(o.subscribed) < maxSubscribed {
-			o.subscribed[uri()] = c.m.keep()
+			o.subscribed[uri] = c.m.keep()
 		}
 	case "resources/unsubscribe":
-		delete(o.subscribed, uri())
+		delete(o.subscribed, uri)
 	}
 }
 
@@ -345,14 +346,13 @@ func (o *ours) replay(newID func() string) []message {
 
 // changes are the notifications that tell the client, after a new session, what may be different now.
 func (o *ours) changes() []message {
-	var ms []message
-	for _, list := range []string{"tools", "prompts", "resources"} {
-		if o.promise.has(list, "listChanged") {
-			ms = append(ms, newNotification("notifications/"+list+"/list_changed", nil))
-		}
-	}
-	for uri := range o.subscribed {
-		ms = append(ms, newNotification("notifications/resources/updated", json.RawMessage(`{"uri":`+uri+`}`)))
+	return changed(expected(o.promise.Capabilities, slices.Collect(maps.Keys(o.subscribed))))
+}
+
+// gap are the notifications for a subscription that was opened anew: what was said in between is lost.
+func (c *call) gap(acknowledged message) (ms []message) {
+	for _, m := range changed(peek(acknowledged.raw, "params", "notifications")) {
+		ms = append(ms, m.rewritten(set(m.raw, []byte(c.m.id), "params", "_meta", metaSubscription)))
 	}
 	return ms
 }

@@ -124,10 +124,18 @@ func (b *bridge) read(i input) {
 	for _, m := range ms {
 		if b.tr == nil {
 			b.accept(m)
-		} else {
-			up, down := b.tr.fromClient(m)
-			b.carry(m, up, down)
+			continue
 		}
+		switch m.method { // kept for a server that goes back to an earlier revision
+		case "initialize":
+			b.ours = ours{hello: m.keep()}
+		case "notifications/initialized":
+			b.initialized = m.keep()
+		case "logging/setLevel":
+			b.level = m.keep()
+		}
+		up, down := b.tr.fromClient(m)
+		b.carry(m, up, down)
 	}
 }
 
@@ -150,6 +158,9 @@ func (b *bridge) carry(m message, up, down []message) {
 	}
 	for _, o := range down {
 		taken = taken || o.charge == m.charge
+		if h, ok := readHandshake(o); ok && b.promise == nil {
+			b.promise = h
+		}
 		b.write(o)
 	}
 	if !taken {
@@ -159,13 +170,10 @@ func (b *bridge) carry(m message, up, down []message) {
 
 // spoken is the protocol version that the client was told; "" if none yet.
 func (b *bridge) spoken() string {
-	switch {
-	case b.promise != nil:
-		return b.promise.ProtocolVersion
-	case b.tr != nil:
-		return b.tr.told
+	if b.promise == nil {
+		return ""
 	}
-	return ""
+	return b.promise.ProtocolVersion
 }
 
 // write sends m to the client, or into the array that it is awaited in.

@@ -540,18 +540,75 @@ func TestUpgrade(t *testing.T) {
 		bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
 			c := &matrixClient{host: h, knowsOld: true}
 			c.begin()
-			deploy(s, fakeStreamable)
-			c.await("")
-			for range 2 {
-				if r := c.await(c.request("tools/call", `"name":"echo","arguments":{"text":"x"}`)); r.Error == nil { // the server's own, since it may have run
+			c.await(c.request("tools/list", ""))
+			c.subscribe()
+			if r := c.await(c.request("logging/setLevel", `"level":"info"`)); r.Error != nil {
+				t.Fatal(*r.Error)
+			}
+			works := func() {
+				t.Helper()
+				if text, r := c.call("echo", `"text":"hi"`); !strings.Contains(text, "hi") {
+					t.Errorf("%s %v", text, r.Error)
+				}
+				c.await("")
+				if !c.noted("notifications/tools/list_changed") {
+					t.Error("not told that the tools may have changed")
+				}
+				s.update("test://a")
+				c.await("")
+				if !c.noted("notifications/resources/updated") {
+					t.Error("the subscription is gone")
+				}
+				c.call("log", `"text":"a line"`)
+				c.await("")
+				if !c.noted("notifications/message") {
+					t.Error("the log level is gone")
+				}
+				c.asked("roots/list", "file:///r")
+			}
+			for i, kind := range []fakeKind{fakeStreamable, fakeStateless, fakeStreamable, fakeStateless} {
+				c.await(c.request("tools/list", ""))
+				safe := c.request("tools/call", fmt.Sprintf(`"name":"look","arguments":{"ms":5000,"key":"safe %d"}`, i))
+				unsafe := c.request("tools/call", fmt.Sprintf(`"name":"add","arguments":{"ms":5000,"key":"unsafe %d"}`, i))
+				c.await("")
+				deploy(s, kind)
+				if r := c.await(unsafe); r.Error == nil || r.Error.Code != -31002 {
 					t.Errorf("%s %+v", r.Result, r.Error)
 				}
+				if r := c.await(safe); r.Error != nil {
+					t.Errorf("%+v", *r.Error)
+				}
+				works()
+				if n := s.runs(fmt.Sprintf("unsafe %d", i)); n != 1 {
+					t.Errorf("ran %d times", n)
+				}
 			}
-			deploy(s, fakeStateless)
-			c.await("")
-			time.Sleep(time.Minute)
-			if text, r := c.call("echo", `"text":"hi"`); !strings.Contains(text, "hi") {
-				t.Errorf("%s %v", text, r.Error)
+		})
+	})
+	t.Run("an old client, and then back, without a cut", func(t *testing.T) {
+		s := &fakeServer{kind: fakeStateless, streams: true}
+		bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+			c := &matrixClient{host: h, knowsOld: true}
+			c.begin()
+			s.set(func() { s.kind = fakeStreamable })
+			if r := c.await(c.request("tools/call", `"name":"add","arguments":{"key":"a"}`)); r.Error == nil || r.Error.Code > -32000 { // the server's own
+				t.Errorf("%s %+v", r.Result, r.Error)
+			}
+			if r := c.await(c.request("tools/call", `"name":"add","arguments":{"key":"b"}`)); r.Error != nil {
+				t.Errorf("%+v", *r.Error)
+			}
+			c.await(c.request("tools/list", ""))
+			s.set(func() { s.kind = fakeStateless })
+			if r := c.await(c.request("tools/call", `"name":"look","arguments":{"key":"c"}`)); r.Error != nil {
+				t.Errorf("%+v", *r.Error)
+			}
+			c.await(c.request("tools/list", ""))
+			s.set(func() { s.kind = fakeStreamable })
+			if r := c.await(c.request("tools/call", `"name":"look","arguments":{"key":"d"}`)); r.Error != nil {
+				t.Errorf("%+v", *r.Error)
+			}
+			if a, b := s.runs("a"), s.runs("b"); a != 0 || b != 1 {
+				t.Errorf("ran %d and %d times", a, b)
 			}
 		})
 	})
@@ -574,6 +631,94 @@ func TestUpgrade(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestUpgradeAsked is a server that goes back to an earlier revision while the client is asked something.
+func TestUpgradeAsked(t *testing.T) {
+	s := &fakeServer{kind: fakeStateless, capabilities: map[string]any{"tools": map[string]any{}}}
+	bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+		h.say(`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"roots":{}},"clientInfo":{"name":"c","version":"1"}}}`)
+		h.answer("0", time.Minute)
+		h.say(fakeCallLine(1, "ask", `"method":"roots/list","key":"k"`))
+		asked := parsed(t, h.hear(time.Minute))
+		s.fail(fault{on: "echo", answer: answerStatus(http.StatusServiceUnavailable, "Retry-After", "1")})
+		s.set(func() { s.kind = fakeStreamable })
+		h.say(fakeCallLine(2, "echo", `"text":"hi"`))
+		got := h.hear(time.Minute) + h.hear(time.Minute) + h.hear(time.Minute)
+		for _, want := range []string{`"method":"notifications/cancelled","params":{"requestId":` + asked.id + `}`, `"id":1,"error":{"code":-31007,`, `"text":"hi"`} {
+			if !strings.Contains(got, want) {
+				t.Errorf("no %s in %s", want, got)
+			}
+		}
+		h.say(`{"jsonrpc":"2.0","id":` + asked.id + `,"result":{"roots":[]}}`)
+		if got := h.hear(time.Minute); got != "" {
+			t.Error(got)
+		}
+	})
+}
+
+// TestUpgradeNot is a server of 2026-07-28 in whose place something else answers for a while.
+func TestUpgradeNot(t *testing.T) {
+	for name, answer := range map[string]func(http.ResponseWriter, *http.Request, fakeRequest){
+		"nothing here":   answerStatus(http.StatusNotFound),
+		"unknown method": answerWith(http.StatusNotFound, "application/json", `{"jsonrpc":"2.0","id":%ID%,"error":{"code":-32601,"message":"no"}}`),
+		"something else": answerWith(http.StatusOK, "text/html", `<p>`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &fakeServer{kind: fakeStateless}
+			bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+				c := &matrixClient{host: h, knowsOld: true}
+				c.begin()
+				c.await(c.request("tools/list", ""))
+				s.fail(fault{on: "look"}, fault{on: "server/discover", answer: answer}, fault{on: "initialize", times: 3, answer: answer})
+				if r := c.await(c.request("tools/call", `"name":"look","arguments":{"key":"k"}`)); r.Error != nil {
+					t.Errorf("%+v", *r.Error)
+				}
+				s.check(t)
+			})
+		})
+	}
+}
+
+// TestGap is a client that misses nothing: it is told what may have changed if its stream was lost, and only then.
+func TestGap(t *testing.T) {
+	for _, modern := range []bool{false, true} {
+		t.Run(fmt.Sprintf("modern %v", modern), func(t *testing.T) {
+			s := &fakeServer{kind: fakeStateless, streams: true}
+			bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+				c := &matrixClient{host: h, knowsOld: !modern, knowsNew: modern}
+				c.begin()
+				c.subscribe()
+				told := func() (methods []string) {
+					time.Sleep(10 * time.Second)
+					c.await("")
+					for _, n := range c.notes {
+						if n.Method != "notifications/progress" { // of what is held
+							methods = append(methods, n.Method)
+						}
+					}
+					c.noted("")
+					slices.Sort(methods)
+					return methods
+				}
+				told()
+				s.fail(fault{on: "tools/list", answer: answerStatus(http.StatusTooManyRequests, "Retry-After", "1")})
+				c.await(c.request("tools/list", ""))
+				if got := told(); got != nil {
+					t.Errorf("after a refusal: %v", got)
+				}
+				s.cut()
+				want := []string{"notifications/resources/updated", "notifications/tools/list_changed"}
+				if !modern { // which is promised all lists by the handshake
+					want = []string{"notifications/prompts/list_changed", "notifications/resources/list_changed", "notifications/resources/updated", "notifications/tools/list_changed"}
+				}
+				if got := told(); !slices.Equal(got, want) {
+					t.Errorf("after a cut: %v", got)
+				}
+				s.check(t)
+			})
+		})
+	}
 }
 
 // TestMatrixArray is an array of 2025-03-26 on a server of 2026-07-28, which knows none.

@@ -85,22 +85,24 @@ func (b *bridge) oldest() *call {
 // client's own words where it has said one.
 func (b *bridge) greet() {
 	s, first, began := b.sess, b.oldest(), b.begun
-	knocked := func(m message, e *exchangeError) {
-		if e == nil || e.status > 0 || began.Equal(b.begun) { // else another is in the air
-			b.stepped(m, e)
-		}
-	}
 	switch {
-	case s.kind == kindStateless && s.established:
-		b.ask("server/discover", modernParams(first), knocked)
-	case s.kind == kindStateless:
-		hello := newRequest(b.newID(), "server/discover", modernParams(first))
+	case s.established || s.kind == kindStateless:
+		method, params := b.knock(first)
+		knock := newRequest(b.newID(), method, params)
 		if first != nil && first.m.method == "server/discover" {
-			hello = first.m.keep()
+			knock = first.m.keep()
 		}
-		b.send(&call{m: hello, then: func(m message, e *exchangeError) { b.discovered(first, m, e) }})
-	case s.established:
-		b.ask("ping", nil, knocked)
+		b.send(&call{m: knock, then: func(m message, e *exchangeError) {
+			switch {
+			case e != nil && e.status == 0 && !began.Equal(b.begun): // another is in the air
+			case s.kind == kindStateless:
+				b.discovered(first, m, e)
+			case b.doubtful(m):
+				b.lost(s, &exchangeError{fate: gone, err: errForgotten})
+			default:
+				b.stepped(m, e)
+			}
+		}})
 	case b.hello.raw == nil: // a client without a handshake: its first line is the probe
 		s.established = true
 		b.gate()
@@ -111,6 +113,14 @@ func (b *bridge) greet() {
 		}
 		b.send(&call{m: hello, then: b.welcomed})
 	}
+}
+
+// knock is the request that any server of the session's era answers; like is what it takes its metadata from.
+func (b *bridge) knock(like *call) (method string, params json.RawMessage) {
+	if b.sess.kind == kindStateless {
+		return "server/discover", modernParams(like)
+	}
+	return "ping", nil
 }
 
 // welcomed takes what became of initialize.
@@ -140,7 +150,7 @@ func (b *bridge) welcomed(m message, e *exchangeError) {
 	}
 	h.Asked = b.asks()
 	b.replays = again && b.met // what was answered from memory is no session
-	s.established, b.kind, b.met, b.remembered = true, s.kind, true, h
+	s.established, b.kind, b.met, b.notModern, b.remembered = true, s.kind, true, false, h
 	b.filter.reset()
 	if init := b.byID[b.hello.id]; init != nil && init.m.method == "initialize" {
 		b.answer(init, m)
@@ -215,10 +225,6 @@ func (b *bridge) gate() {
 			b.page(c, nil)
 		}
 	}
-	if recovered && b.tr != nil {
-		up, down := b.tr.lost()
-		b.carry(message{}, up, down)
-	}
 	if s.kind == kindStreamable && s.initialized && s.stream == nil {
 		b.listen(&exchange{s: s}, "", 0)
 	}
@@ -231,15 +237,13 @@ func (b *bridge) unwelcome(e *exchangeError) {
 	modern := isModernError(code) || code == -32601 || e.status == 400 && code == -32602
 	init := b.byID[b.hello.id]
 	switch {
-	case isModernError(code) && b.promise != nil && b.protocol == "auto" && b.tr == nil: // upgraded meanwhile
-		b.translate(nil)
-	case b.promise != nil || init == nil || b.kind != 0: // it knew us once: whatever this is, it passes
-		b.kind = 0
-		b.down(e)
-	case modern && b.protocol == "auto" && b.tr == nil && !b.notModern:
+	case modern && b.protocol == "auto" && !b.notModern && (b.promise != nil || init != nil): // perhaps upgraded meanwhile
 		b.refusal = e
 		b.translate(init)
-	case (e.status == 400 || e.status == 404 || e.status == 405) && len(b.kinds) > 0:
+	case b.promise != nil || init == nil || b.kind != 0: // it knew us once: whatever this is, it passes
+		b.kind, b.notModern = 0, false
+		b.down(e)
+	case e.unknownHere() && len(b.kinds) > 0:
 		b.refusal = e
 		b.open()
 	default:
@@ -267,6 +271,7 @@ func (b *bridge) translate(init *call) {
 		b.drop(init)
 	} else if said[0], b.tr.offers = b.hello.withID(b.newID()), b.promise.Capabilities; b.initialized.raw != nil {
 		said = append(append(said, b.initialized), b.replay(b.newID)...)
+		b.tr.missed = true
 	}
 	for _, c := range slices.Clone(b.queue) {
 		said = append(said, c.m)
@@ -282,55 +287,69 @@ func (b *bridge) translate(init *call) {
 // discovered takes what became of server/discover: the verdict on the server's era. first is the held
 // request that waits for it.
 func (b *bridge) discovered(first *call, m message, e *exchangeError) {
-	text := m.raw
-	if e != nil {
-		text = e.body
-	}
-	code := errorCode(text)
+	code, met := errorCode(m.raw), b.sess.established
 	switch {
-	case e != nil && e.fate != final:
+	case e != nil && (e.fate != final || met && e.status == 0):
 		b.noEntry(e)
 		return
-	case (e != nil || m.failed) && !isModernError(code) && (b.protocol != "modern" || code == 0):
+	case b.state != opening: // there was a second knock
+		b.mem.free(m.charge)
+		return
+	case e == nil && !m.failed, isModernError(code), b.protocol == "modern":
+	case !met || code == -32601 || e != nil && e.unknownHere():
 		b.mem.free(m.charge)
 		b.old()
 		return
-	case e != nil:
-		m = e.reply()
 	}
-	b.sess.established, b.kind, b.met = true, kindStateless, true
-	b.filter.reset()
-	if first != nil && first.state == held && first.m.method == "server/discover" {
-		b.answer(first, m)
-	} else {
+	b.sess.established, b.kind, b.met, b.notModern = true, kindStateless, true, false
+	if !met {
+		b.filter.reset()
+	}
+	switch {
+	case first == nil || first.state != held || first.m.method != "server/discover":
 		b.mem.free(m.charge)
+	case m.kind != response:
+		b.refused(first, e)
+	default:
+		b.answer(first, m)
 	}
 	b.gate()
 }
 
-// old is the verdict that the server knows no 2026-07-28, or the lack of one in time. Nothing is pinned by
-// it: a client that knows both eras goes on with initialize.
+// old is the verdict that the server knows no 2026-07-28, or no longer. Nothing is pinned by it: a client that
+// knows both eras goes on with initialize, and one that was translated goes back to the handshake that it said.
 func (b *bridge) old() {
 	b.discard(b.sess)
 	b.set(idle)
-	if b.tr != nil { // it did not want our initialize, but is not modern either
+	b.kind, b.kinds = 0, nil
+	if b.tr == nil {
 		for _, c := range b.byID {
-			if c.m.method == "server/discover" {
-				b.drop(c)
-			} else {
-				b.fail(c, faultNotTranslatable, "the server speaks no MCP revision that it admits to", nil)
+			if c.modern() {
+				b.wrongEra(c)
 			}
-		}
-		if b.tr, b.notModern, b.kind = nil, true, 0; b.promise == nil {
-			b.accept(b.hello)
 		}
 		return
 	}
-	b.kind = 0
+	b.log.Info("the server speaks an MCP revision before 2026-07-28: not translating any more", "server", b.server)
+	for _, uri := range b.tr.uris {
+		params, _ := json.Marshal(map[string]string{"uri": uri}) // cannot fail
+		b.note(&call{m: newRequest(b.newID(), "resources/subscribe", params)})
+	}
 	for _, c := range b.byID {
-		if c.modern() {
-			b.wrongEra(c)
+		if m, ok := b.tr.back(c.m); ok {
+			c.m = m
+		} else if c.standing() || c.m.method == "server/discover" {
+			b.drop(c)
+		} else {
+			b.fail(c, faultNotTranslatable, "the server has gone back to an MCP revision before 2026-07-28 in the middle of this call", nil)
 		}
+	}
+	b.carry(message{}, nil, b.tr.end())
+	b.tr, b.notModern = nil, true
+	if b.promise == nil { // it did not want our initialize, but is not modern either
+		b.accept(b.hello)
+	} else {
+		b.open()
 	}
 }
 
@@ -342,6 +361,11 @@ func (b *bridge) wrongEra(c *call) {
 	} else {
 		b.fail(c, faultNotTranslatable, text, nil)
 	}
+}
+
+// unknownHere says whether the server answered as one does that has nothing of the kind at this address.
+func (e *exchangeError) unknownHere() bool {
+	return e.status == 400 || e.status == 404 || e.status == 405
 }
 
 // isModernError says whether only a server of 2026-07-28 answers with this code.

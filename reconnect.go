@@ -116,6 +116,7 @@ var (
 	errSilent    = errors.New("the line is silent")
 	errCancelled = errors.New("the client cancelled the request")
 	errOver      = errors.New("the session is over")
+	errForgotten = errors.New("the server has forgotten the session")
 )
 
 // A bridge is one client's line to one server.
@@ -439,8 +440,13 @@ func (b *bridge) fromServer(x *exchange, m message) {
 		m = b.withdrawn(x.s, m)
 	case m.method == "notifications/progress":
 		keep = b.rises(m)
+	case m.method == "notifications/subscriptions/acknowledged" && c != nil && c.acked:
+		for _, o := range c.gap(m) {
+			b.toClient(o)
+		}
+		keep = false
 	case m.method == "notifications/subscriptions/acknowledged" && c != nil:
-		keep, c.acked = !c.acked, true
+		c.acked = true
 	}
 	if !keep {
 		b.mem.free(m.charge)
@@ -460,14 +466,12 @@ func (b *bridge) reply(c *call, m message) {
 		b.drop(c)
 		c.then(m, nil)
 		return
-	case b.kind != kindStateless && c.sess == b.sess && !c.gone && b.doubtful(m):
+	case (b.kind != kindStateless || b.tr != nil) && c.sess == b.sess && !c.gone && b.doubtful(m):
 		c.doubt = &m
-		b.ask("ping", nil, func(pong message, e *exchangeError) {
+		method, params := b.knock(nil)
+		b.ask(method, params, func(pong message, e *exchangeError) {
 			b.mem.free(pong.charge)
-			if e != nil {
-				pong = e.reply()
-			}
-			b.verified(c, m, e != nil && e.fate == gone || b.doubtful(pong))
+			b.verified(c, m, e != nil && e.fate == gone || b.doubtful(pong) || b.tr != nil && pong.failed)
 		})
 		return
 	case m.failed && c.m.method == "server/discover" && b.tr == nil && b.protocol != "modern" && !isModernError(errorCode(m.raw)):
@@ -493,8 +497,12 @@ func (b *bridge) doubtful(m message) bool {
 	}
 	code := errorCode(m.raw)
 	text := strings.ToLower(string(peek(m.raw, "error", "message")))
-	return strings.Contains(text, "session") || strings.Contains(text, "initializ") || isModernError(code) ||
-		b.sess != nil && b.sess.shaken && (code == -32600 || code == -32602)
+	for _, word := range [...]string{"session", "initializ", "protocol version", "_meta"} { // the last of a server of 2026-07-28
+		if strings.Contains(text, word) {
+			return true
+		}
+	}
+	return isModernError(code) || b.sess != nil && b.sess.shaken && (code == -32600 || code == -32602)
 }
 
 // verified ends the doubt about the answer m to c: what a tool itself may have said is never a reason to
@@ -512,7 +520,7 @@ func (b *bridge) verified(c *call, m message, lost bool) {
 		b.answer(c, m)
 	}
 	if lost {
-		b.lost(s, &exchangeError{fate: gone, err: errors.New("the server has forgotten the session")})
+		b.lost(s, &exchangeError{fate: gone, err: errForgotten})
 	}
 }
 
@@ -538,7 +546,7 @@ func (b *bridge) over(x *exchange, err error) {
 		b.drop(c)
 	case c.then != nil && (e != nil || c.m.kind != request) && !(x.resume || e != nil && e.fate == cut):
 		b.drop(c)
-		c.then(message{}, e)
+		c.then(e.reply(), e)
 	case e == nil:
 		c.x = nil
 		b.taken(c, x)
@@ -552,8 +560,10 @@ func (b *bridge) over(x *exchange, err error) {
 
 // reply is the JSON-RPC answer that came with an error status, or no message.
 func (e *exchangeError) reply() message {
-	if ms, err := scanBody(bytes.Clone(e.body)); err == nil && ms[0].kind == response {
-		return ms[0]
+	if e != nil {
+		if ms, err := scanBody(bytes.Clone(e.body)); err == nil && ms[0].kind == response {
+			return ms[0]
+		}
 	}
 	return message{}
 }

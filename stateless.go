@@ -15,13 +15,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 )
 
 const (
@@ -29,9 +29,9 @@ const (
 	metaVersion   = "io.modelcontextprotocol/protocolVersion"
 	annotation    = "x-mcp-header"
 
-	maxMirrors   = 4096      // arguments, of all tools, that are remembered for mirroring
-	maxSchema    = 256 << 10 // bytes of a schema that mentions mirroring: decoded it takes twenty times as much
-	maxListPages = 50        // pages of tools/list that are read to repair one call
+	maxSchemas   = 1 << 20 // bytes of input schemas that are remembered for mirroring
+	maxMirrors   = 100     // arguments of one tool that are mirrored: servers take no more headers
+	maxListPages = 50      // pages of tools/list that are read to repair one call
 )
 
 // newStateless returns a transport for a server of 2026-07-28.
@@ -46,22 +46,16 @@ const (
 // listen always fails with final: subscriptions/listen is an ordinary request whose stream stays open. hangup
 // has nothing to end.
 func newStateless(w *wire) transport {
-	return &stateless{wire: w, mirrors: map[string][]mirror{}}
+	s := &stateless{wire: w}
+	s.schemas.Store(&map[string][]byte{})
+	return s
 }
 
 type stateless struct {
 	*wire
 
-	// Exchanges run concurrently and share what the tool lists said.
-	mu      sync.Mutex
-	mirrors map[string][]mirror // by tool
-	count   int                 // of all mirrors
-}
-
-// A mirror is one argument of a tool that the server wants to see in a header.
-type mirror struct {
-	header string
-	path   []string // of property names
+	// What the tool lists said, for the exchanges that run concurrently: replaced as a whole, never changed.
+	schemas atomic.Pointer[map[string][]byte] // inputSchema of each tool that wants arguments in headers, by name
 }
 
 func (s *stateless) listen(context.Context, string, *progress, func(), receive) error {
@@ -71,29 +65,32 @@ func (s *stateless) listen(context.Context, string, *progress, func(), receive) 
 func (s *stateless) hangup(context.Context) error { return nil }
 
 func (s *stateless) post(ctx context.Context, m message, p *progress, recv receive) error {
-	var listed, insisted bool
-	for {
-		err := s.send(ctx, m, p, recv)
-		var e *exchangeError
-		if !errors.As(err, &e) || e.status != http.StatusBadRequest {
-			return err
-		}
-		switch string(peek(e.body, "error", "code")) {
-		case "-32020":
-			if listed || m.method != "tools/call" || s.relist(ctx, m, p) != nil {
-				return err
-			}
-			listed = true
-		case "-32022":
-			version, _ := unquote(peek(m.raw, "params", "_meta", metaVersion))
-			if insisted || version != modernVersion || !holds(peek(e.body, "error", "data", "supported"), version) {
-				return err
-			}
-			insisted = true
-		default:
-			return err
-		}
+	err := s.send(ctx, m, p, recv)
+	if bad := rejection(err, "-32022"); holds(peek(bad, "data", "supported"), modernVersion) && versionOf(m) == modernVersion {
+		err = s.send(ctx, m, p, recv)
 	}
+	if rejection(err, "-32020") != nil && m.method == "tools/call" && s.relist(ctx, m, p) == nil {
+		err = s.send(ctx, m, p, recv)
+	}
+	return err
+}
+
+// rejection is the JSON-RPC error of a server that did not act, if it has that code; nil if not.
+func rejection(err error, code string) []byte {
+	var e *exchangeError
+	if errors.As(err, &e) && e.status == http.StatusBadRequest && string(peek(e.body, "error", "code")) == code {
+		return peek(e.body, "error")
+	}
+	return nil
+}
+
+// versionOf is the protocol version that m says. The server says what it thinks of a message without one.
+func versionOf(m message) string {
+	version, ok := unquote(peek(m.raw, "params", "_meta", metaVersion))
+	if !ok {
+		return modernVersion
+	}
+	return version
 }
 
 // relist learns the tools anew on behalf of a call that was rejected. The call's id is free: it was answered.
@@ -134,7 +131,7 @@ func (s *stateless) send(ctx context.Context, m message, p *progress, recv recei
 				return recv(got)
 			}
 			if got.id != m.token() {
-				got = got.rewritten(set(got.raw, []byte(m.token()), "id"))
+				got = got.under(m.token())
 			}
 			if m.method == "tools/list" {
 				got = s.learn(got, peek(m.raw, "params", "cursor") == nil)
@@ -154,14 +151,10 @@ func (s *stateless) send(ctx context.Context, m message, p *progress, recv recei
 
 // headers mirrors m as MCP 2026-07-28 streamable-http, Request Metadata wants it.
 func (s *stateless) headers(m message) http.Header {
-	version, ok := unquote(peek(m.raw, "params", "_meta", metaVersion))
-	if !ok {
-		version = modernVersion // the server says what it thinks of a body without one
-	}
 	h := http.Header{
 		"Content-Type":         {jsonType},
 		"Accept":               {jsonType + ", " + eventStream},
-		"Mcp-Protocol-Version": {headerValue(version)},
+		"Mcp-Protocol-Version": {headerValue(versionOf(m))},
 		"Mcp-Method":           {headerValue(m.method)},
 	}
 	source := "name" // of tools/call and prompts/get; other methods have no such parameter
@@ -177,11 +170,10 @@ func (s *stateless) headers(m message) http.Header {
 	}
 	h["Mcp-Name"] = []string{headerValue(name)}
 	if m.method == "tools/call" {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, a := range s.mirrors[name] {
-			if v, ok := argument(peek(peek(m.raw, "params", "arguments"), a.path...)); ok {
-				h[a.header] = []string{headerValue(v)}
+		arguments := peek(m.raw, "params", "arguments")
+		for header, path := range mirrors((*s.schemas.Load())[name]).found {
+			if v, ok := argument(peek(arguments, path...)); ok {
+				h[header] = []string{headerValue(v)}
 			}
 		}
 	}
@@ -219,73 +211,80 @@ func headerValue(v string) string {
 // learn notes what a tools/list result wants mirrored and takes out the tools that want it wrongly. first says
 // that a new listing begins, so that what was known is void.
 func (s *stateless) learn(m message, first bool) message {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if first {
-		clear(s.mirrors)
-		s.count = 0
+	schemas, size := map[string][]byte{}, 0
+	if !first {
+		schemas = maps.Clone(*s.schemas.Load())
 	}
-	return editTools(m, func(tool []byte) []byte {
+	for name, schema := range schemas {
+		size += len(name) + len(schema)
+	}
+	m = editTools(m, func(tool []byte) []byte {
 		if !bytes.Contains(tool, []byte(annotation)) && !bytes.Contains(tool, []byte(`\u`)) {
 			return tool // neither by its name nor by an escape in it
 		}
 		name, _ := unquote(peek(tool, "name"))
-		var schema any
-		var w walk
-		if text := peek(tool, "inputSchema"); len(text) > maxSchema {
-			w.bad = "its schema is too large to look for them"
-		} else if json.Unmarshal(text, &schema) == nil {
-			w.schema(schema, nil, true)
-		}
-		if s.count += len(w.found); s.count > maxMirrors {
-			w.bad = "the tools of this server want too many headers"
+		schema := peek(tool, "inputSchema")
+		w := mirrors(schema)
+		if len(w.found) > 0 {
+			schemas[name] = bytes.Clone(schema)
+			if size += len(name) + len(schema); size > maxSchemas {
+				w.bad = "the tools of this server want too many headers"
+			}
 		}
 		if w.bad != "" {
+			delete(schemas, name)
 			s.log.Warn("hiding a tool with a bad x-mcp-header", "tool", clean(name), "reason", w.bad)
 			return nil
 		}
-		if delete(s.mirrors, name); w.found != nil {
-			s.mirrors[name] = w.found
-		}
 		return tool
 	})
+	s.schemas.Store(&schemas)
+	return m
 }
 
 // A walk goes through one inputSchema. References are not followed, so that there are no cycles, and scan has
 // bounded the depth.
 type walk struct {
-	found []mirror
-	bad   string // what is against the rules; "" if nothing
+	found map[string][]string // the arguments that the server wants to see in headers: paths of property names, by header
+	bad   string              // what is against the rules; "" if nothing
+}
+
+// mirrors finds what a schema wants mirrored.
+func mirrors(schema []byte) walk {
+	w := walk{found: map[string][]string{}}
+	if len(schema) > maxSchemas {
+		w.bad = "its schema is too large"
+	} else {
+		w.schema(schema, nil, true)
+	}
+	return w
 }
 
 // schema looks at the schema, or list of schemas, at path; reachable says that only properties keywords lead
 // there from the root (streamable-http, Schema Extension).
-func (w *walk) schema(node any, path []string, reachable bool) {
-	list, _ := node.([]any)
-	for _, n := range list {
-		w.schema(n, nil, false)
-	}
-	object, _ := node.(map[string]any)
-	for keyword, value := range object {
-		switch keyword {
+func (w *walk) schema(node []byte, path []string, reachable bool) {
+	each(node, func(key []byte, from, to int) {
+		value := node[from:to]
+		switch keyword, _ := unquote(key); keyword {
 		case annotation:
-			w.annotation(value, object["type"], path, reachable)
+			kind, _ := unquote(peek(node, "type"))
+			w.annotation(value, kind, path, reachable)
 		case "const", "enum", "default", "examples":
 		case "properties", "patternProperties", "$defs", "definitions", "dependentSchemas":
-			named, _ := value.(map[string]any) // these names are the server's, not keywords
-			for name, n := range named {
-				w.schema(n, append(path, name), reachable && keyword == "properties")
-			}
+			each(value, func(name []byte, from, to int) { // these names are the server's, not keywords
+				property, _ := unquote(name)
+				w.schema(value[from:to], append(path, property), reachable && keyword == "properties")
+			})
 		default:
 			w.schema(value, nil, false)
 		}
-	}
+	})
 }
 
-func (w *walk) annotation(value, kind any, path []string, reachable bool) {
+func (w *walk) annotation(value []byte, kind string, path []string, reachable bool) {
 	const token = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-	name, _ := value.(string)
-	m := mirror{http.CanonicalHeaderKey("Mcp-Param-" + name), slices.Clone(path)}
+	name, _ := unquote(value)
+	header := http.CanonicalHeaderKey("Mcp-Param-" + name)
 	switch {
 	case !reachable || len(path) == 0:
 		w.bad = "it stands where no argument can be read"
@@ -293,12 +292,12 @@ func (w *walk) annotation(value, kind any, path []string, reachable bool) {
 		w.bad = "it is not a header name"
 	case kind != "string" && kind != "integer" && kind != "boolean":
 		w.bad = "it stands at an argument that is no string, integer or boolean"
-	case slices.ContainsFunc(w.found, func(o mirror) bool { return o.header == m.header }):
+	case w.found[header] != nil:
 		w.bad = "it names the same header twice"
-	case len(w.found) < maxMirrors:
-		w.found = append(w.found, m)
-	default:
+	case len(w.found) == maxMirrors:
 		w.bad = "it is used too often"
+	default:
+		w.found[header] = slices.Clone(path)
 	}
 }
 
@@ -309,19 +308,20 @@ func editTools(m message, edit func(tool []byte) []byte) message {
 	if at(tools, 0) != '[' {
 		return m
 	}
-	list, changed := []byte{'['}, false
+	var kept [][]byte
+	changed := false
 	each(tools, func(_ []byte, from, to int) {
 		tool := edit(tools[from:to:to])
 		changed = changed || !bytes.Equal(tool, tools[from:to])
-		if tool != nil && len(list) > 1 {
-			list = append(list, ',')
+		if tool != nil {
+			kept = append(kept, tool)
 		}
-		list = append(list, tool...)
 	})
 	if !changed {
 		return m
 	}
-	return m.rewritten(set(m.raw, append(list, ']'), "result", "tools"))
+	list := slices.Concat([]byte{'['}, bytes.Join(kept, []byte{','}), []byte{']'})
+	return m.rewritten(set(m.raw, list, "result", "tools"))
 }
 
 // rewritten is m with other bytes; what it is charged with stays.
@@ -334,6 +334,12 @@ func (m message) rewritten(raw []byte) message {
 	return n
 }
 
+// under is a response as the answer to the request with that id.
+func (m message) under(id string) message {
+	m.as, m.id = id, id
+	return m
+}
+
 // holds reports whether a JSON array has the string s in it.
 func holds(array []byte, s string) (found bool) {
 	each(array, func(_ []byte, from, to int) {
@@ -343,14 +349,8 @@ func holds(array []byte, s string) (found bool) {
 	return found
 }
 
-// quote encodes a JSON string.
-func quote(s string) []byte {
-	b, _ := json.Marshal(s) // a string cannot fail
-	return b
-}
-
 // set returns an object in which the member at path has the given value, in a copy; objects that lead there are
-// made where they are missing. nil removes the member. Every other byte stays.
+// made where they are missing. Names are of letters, nil removes the member. The other members stay, byte for byte.
 func set(raw, value []byte, path ...string) []byte {
 	name := path[0]
 	if value == nil && peek(raw, path...) == nil {
@@ -359,29 +359,33 @@ func set(raw, value []byte, path ...string) []byte {
 	if len(path) > 1 {
 		value = set(peek(raw, name), value, path[1:]...)
 	}
-	before, from, to := 1, 0, 0 // where the member before it ends, and where its value stands
-	each(raw, func(key []byte, f, t int) {
+	raw = object(raw)
+	out := append(make([]byte, 0, len(raw)+len(name)+len(value)+len(`{"":,}`)), '{')
+	add := func(key, value []byte) {
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(append(append(out, key...), ':'), value...)
+	}
+	each(raw, func(key []byte, from, to int) {
+		here := raw[from:to]
 		if same, _ := sameName(key, name); same {
-			from, to = f, t
-		} else if from == 0 {
-			before = t
+			here, value = value, nil
+		}
+		if here != nil {
+			add(key, here)
 		}
 	})
-	switch {
-	case from > 0 && value != nil:
-		return slices.Concat(raw[:from], value, raw[to:])
-	case from > 0:
-		if next := skipSpace(raw, to); before == 1 && raw[next] == ',' {
-			to = next + 1 // a comma goes with it: the one before, of which the first has none
-		}
-		return slices.Concat(raw[:before], raw[to:])
+	if value != nil {
+		add([]byte(`"`+name+`"`), value)
 	}
-	if at(raw, 0) != '{' { // not there, or null
-		raw = []byte("{}")
+	return append(out, '}')
+}
+
+// object is a token that is an object, or an empty one in its place.
+func object(token []byte) []byte {
+	if at(token, 0) != '{' {
+		return []byte("{}")
 	}
-	value = slices.Concat([]byte{'{'}, quote(name), []byte{':'}, value)
-	if raw[skipSpace(raw, 1)] != '}' {
-		value = append(value, ',')
-	}
-	return append(value, raw[1:]...)
+	return token
 }

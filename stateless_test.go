@@ -171,7 +171,7 @@ var schemas = []struct {
 }
 
 // learned is what learn makes of a page with one tool of that schema between two others.
-func learned(t testing.TB, schema string) (kept []string, mirrors []mirror, log string) {
+func learned(t testing.TB, schema string) (kept []string, found map[string][]string, log string) {
 	m, err := scan(bytes.ReplaceAll([]byte(`{"jsonrpc":"2.0","id":1,"result":{"tools":[ {"name":"a"} ,{"inputSchema":`+schema+`,"name":"t"},{"name":"z"} ],"nextCursor":"c"}}`), []byte("\n"), []byte(" ")))
 	if err != nil {
 		t.Skip(err)
@@ -194,7 +194,7 @@ func learned(t testing.TB, schema string) (kept []string, mirrors []mirror, log 
 	for _, tool := range list.Result.Tools {
 		kept = append(kept, tool.Name)
 	}
-	return kept, s.mirrors["t"], buf.String()
+	return kept, mirrors((*s.schemas.Load())["t"]).found, buf.String()
 }
 
 func TestSchemaWalk(t *testing.T) {
@@ -214,8 +214,8 @@ func TestSchemaWalk(t *testing.T) {
 				t.Errorf("tools %v, want %s", kept, want)
 			}
 			var got []string
-			for _, m := range mirrors {
-				got = append(got, m.header+" "+strings.Join(m.path, "."))
+			for header, path := range mirrors {
+				got = append(got, header+" "+strings.Join(path, "."))
 			}
 			if d := cmp.Diff(test.want, got); d != "" {
 				t.Error(d)
@@ -235,8 +235,19 @@ func TestSchemaWalkBound(t *testing.T) {
 	if kept, mirrors, _ := learned(t, schema(maxMirrors)); len(kept) != 3 || len(mirrors) != maxMirrors {
 		t.Errorf("at the bound: %v, %d", kept, len(mirrors))
 	}
-	if kept, mirrors, _ := learned(t, schema(maxMirrors+1)); len(kept) != 2 || mirrors != nil {
+	if kept, mirrors, _ := learned(t, schema(maxMirrors+1)); len(kept) != 2 || len(mirrors) != 0 {
 		t.Errorf("past the bound: %v, %d", kept, len(mirrors))
+	}
+	padded := func(n int) string {
+		return `{"properties":{"p":{"type":"string","x-mcp-header":"p"}},"title":"` + strings.Repeat("x", n-len(`{"properties":{"p":{"type":"string","x-mcp-header":"p"}},"title":""}`)) + `"}`
+	}
+	if kept, mirrors, _ := learned(t, padded(maxSchemas-len("t"))); len(kept) != 3 || len(mirrors) != 1 {
+		t.Errorf("of the largest size: %v, %d", kept, len(mirrors))
+	}
+	for _, size := range []int{maxSchemas, maxSchemas + 1} {
+		if kept, mirrors, _ := learned(t, padded(size)); len(kept) != 2 || len(mirrors) != 0 {
+			t.Errorf("of %d bytes: %v, %d", size, kept, len(mirrors))
+		}
 	}
 }
 
@@ -252,16 +263,14 @@ func FuzzSchemaWalk(f *testing.F) {
 		if len(kept) < 2 || kept[0] != "a" || kept[len(kept)-1] != "z" {
 			t.Fatalf("tools %v", kept)
 		}
-		seen := map[string]bool{}
-		for _, m := range mirrors {
-			name, ok := strings.CutPrefix(m.header, "Mcp-Param-")
+		for header, path := range mirrors {
+			name, ok := strings.CutPrefix(header, "Mcp-Param-")
 			if !ok || name == "" || strings.ContainsFunc(name, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, c) }) {
-				t.Fatalf("header %q", m.header)
+				t.Fatalf("header %q", header)
 			}
-			if seen[m.header] || len(m.path) == 0 {
-				t.Fatalf("%q twice, or nowhere", m.header)
+			if len(path) == 0 {
+				t.Fatalf("%q of nowhere", header)
 			}
-			seen[m.header] = true
 		}
 	})
 }
@@ -269,17 +278,18 @@ func FuzzSchemaWalk(f *testing.F) {
 func TestSet(t *testing.T) {
 	for _, test := range []struct{ raw, value, path, want string }{
 		{`{}`, `1`, "a", `{"a":1}`},
-		{`{ }`, `1`, "a", `{"a":1 }`},
-		{`{"b": 2}`, `1`, "a", `{"a":1,"b": 2}`},
-		{`{"b": 2, "a" : [3 ] }`, `1`, "a", `{"b": 2, "a" : 1 }`},
-		{`{"b":1.50}`, `1`, "a/c", `{"a":{"c":1},"b":1.50}`},
-		{`{"a":{"x":"é\u00e9"},"b":2}`, `1`, "a/c", `{"a":{"c":1,"x":"é\u00e9"},"b":2}`},
+		{`{ }`, `1`, "a", `{"a":1}`},
+		{`{"b": 2}`, `1`, "a", `{"b":2,"a":1}`},
+		{`{"b": 2.0, "a" : [3 ] , "c":[ 4 ]}`, `1`, "a", `{"b":2.0,"a":1,"c":[ 4 ]}`},
+		{`{"b":1.50}`, `1`, "a/c", `{"b":1.50,"a":{"c":1}}`},
+		{`{"a":{"x":"é\u00e9"},"b":2}`, `1`, "a/c", `{"a":{"x":"é\u00e9","c":1},"b":2}`},
 		{`{"a":null}`, `1`, "a/c", `{"a":{"c":1}}`},
 		{`{"\u0061":5}`, `1`, "a", `{"\u0061":1}`},
+		{`{"a":1,"b":2,"a":3}`, `4`, "a", `{"a":4,"b":2}`},
 		{`{"a":1,"b":2,"c":3}`, ``, "a", `{"b":2,"c":3}`},
-		{`{"a":1 , "b":2,"c":3}`, ``, "b", `{"a":1,"c":3}`},
-		{`{"a":1,"b":2, "c":3 }`, ``, "c", `{"a":1,"b":2 }`},
-		{`{ "a": 1 }`, ``, "a", `{ }`},
+		{`{"a":1 , "\u0062":2,"c":3}`, ``, "b", `{"a":1,"c":3}`},
+		{`{"a":1,"b":2, "c":3 }`, ``, "c", `{"a":1,"b":2}`},
+		{`{ "a": 1 }`, ``, "a", `{}`},
 		{`{"a":{"b":1,"c":2}}`, ``, "a/b", `{"a":{"c":2}}`},
 		{`{"a":1}`, ``, "b", `{"a":1}`},
 		{`{"a":1}`, ``, "a/b", `{"a":1}`},
@@ -423,7 +433,7 @@ func TestStatelessPost(t *testing.T) {
 			seen: []string{
 				said(modernVersion, call),
 				said(modernVersion, `{"jsonrpc":"2.0","id":7,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}`),
-				said(modernVersion, `{"jsonrpc":"2.0","id":7,"method":"tools/list","params":{"cursor":"p\u00322","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}`),
+				said(modernVersion, `{"jsonrpc":"2.0","id":7,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"cursor":"p\u00322"}}`),
 				said(modernVersion, call+" Mcp-Param-R: x"),
 			}},
 		{name: "a mismatch that stays", line: call, answers: []httpAnswer{rejected(-32020, ""), jsonAnswer(200, page2), rejected(-32020, "")},

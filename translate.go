@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -22,6 +21,7 @@ const (
 	metaServer       = "io.modelcontextprotocol/serverInfo"
 	metaSubscription = "io.modelcontextprotocol/subscriptionId"
 	tasksExtension   = "io.modelcontextprotocol/tasks"
+	bareMeta         = `{"` + metaCan + `":{},"` + metaVersion + `":"` + modernVersion + `"}`
 
 	maxRounds  = 10       // times that one call may ask for input
 	maxAsks    = 100      // questions to the client that are open at once
@@ -47,25 +47,20 @@ type translator struct {
 	serial   int
 	up, down []message // what the event at hand has brought so far
 
-	// The handshake.
-	client string // id of the client's initialize
-	hello  string // id of the server/discover in its place; "" once it is answered
-	told   string // the protocol version that the client is promised
-	meta   []byte // _meta of every request
-	can    []byte // the client's capabilities, as the server sees them
-	offers []byte // the server's, as the client sees them
+	meta   []byte // _meta of every request: who the client is, and what it can
+	offers []byte // the server's capabilities, as the client sees them
 
 	// The client's calls. One that the server has asked back about has no place in calls until its next round.
 	calls  map[string]*pending // by the id they went up with
 	asks   map[string]ask      // by the id of the request to the client
 	parked int                 // bytes held for asks
 
-	// The one stream of change notifications. A changed set needs a new one, which replaces open when the
-	// server acknowledges it (MCP 2026-07-28 subscriptions).
-	ready         bool     // notifications/initialized was seen
-	uris          []string // subscribed, or asked for
-	open, opening *stream
-	missed        bool // something may have changed while no stream was open
+	// The one stream of change notifications, known by its request. A changed set needs a new one, which replaces
+	// open when the server acknowledges it (MCP 2026-07-28 subscriptions).
+	uris          []string          // subscribed, or asked for
+	wants         map[string]string // the uri of each resources/subscribe that the acknowledgement answers, by id
+	open, opening string            // ids; "" for none
+	missed        bool              // something may have changed while no stream was open
 	reopens       int
 }
 
@@ -73,7 +68,7 @@ type translator struct {
 type pending struct {
 	id      string // the client's
 	method  string
-	raw     []byte // as it went up first
+	raw     []byte // as it went up first; initialize as it came
 	rounds  int
 	size    int      // what it adds to parked
 	state   []byte   // requestState to echo; nil for none
@@ -88,22 +83,16 @@ type ask struct {
 	method string
 }
 
-type stream struct {
-	id      string
-	waiting []waiter
-}
-
-func (s *stream) is(id string) bool { return s != nil && s.id == id }
-
-// A waiter is a resources/subscribe that the acknowledgement answers.
-type waiter struct{ id, uri string }
-
 // newTranslator returns a translator whose own ids are strings that begin with prefix, which must be random
 // and not the beginning of anybody else's ids.
 func newTranslator(prefix string) *translator {
-	t := &translator{prefix: prefix, calls: map[string]*pending{}, asks: map[string]ask{}}
-	t.introduce(nil, []byte("{}"))
-	return t
+	return &translator{
+		prefix: prefix,
+		meta:   []byte(bareMeta),
+		calls:  map[string]*pending{},
+		asks:   map[string]ask{},
+		wants:  map[string]string{},
+	}
 }
 
 // fromClient takes a message that the client wrote. The client's initialize goes up as server/discover, whose
@@ -124,21 +113,10 @@ func (t *translator) fromClient(m message) (up, down []message) {
 // fromServer takes a message that the server sent, or a response that the loop made in its place.
 func (t *translator) fromServer(m message) (up, down []message) {
 	switch m.kind {
-	case request: // the era has none, and no way to answer one
 	case notification:
 		t.serverNotes(m)
 	case response:
 		t.serverAnswers(m)
-	}
-	return t.brought()
-}
-
-// lost is to be called when the server answers again after an outage: the stream is opened anew, and when it
-// is, the client is told what may have changed meanwhile. What was in flight is the loop's business.
-func (t *translator) lost() (up, down []message) {
-	if t.open != nil || t.opening != nil {
-		t.missed = true
-		t.listen()
 	}
 	return t.brought()
 }
@@ -155,7 +133,7 @@ func (t *translator) clientAsks(m message) {
 	case bytes.HasPrefix(params, []byte{'['}):
 		t.fail(id, -32602, "params is not an object")
 	case m.method == "initialize":
-		t.initialize(id, params)
+		t.initialize(m, params)
 	case m.method == "ping":
 		t.done(id)
 	case m.method == "logging/setLevel":
@@ -165,7 +143,7 @@ func (t *translator) clientAsks(m message) {
 	case strings.HasPrefix(m.method, "tasks/"):
 		t.fail(id, -32601, "the server has no tasks as this client's protocol version knows them")
 	default:
-		raw := set(m.raw, t.metaOver(peek(params, "_meta")), "params", "_meta")
+		raw := withMeta(m.raw, t.meta)
 		if m.method == "tools/call" {
 			raw = set(raw, nil, "params", "task")
 		}
@@ -175,58 +153,46 @@ func (t *translator) clientAsks(m message) {
 	}
 }
 
-// metaOver is the _meta of a request that had old.
-func (t *translator) metaOver(old []byte) []byte {
+// withMeta is a request whose _meta says of this era what meta does; nil: nothing.
+func withMeta(raw, meta []byte) []byte {
+	own := peek(raw, "params", "_meta")
 	for _, key := range [...]string{metaVersion, metaCan, metaClient, metaLevel} {
-		old = set(old, peek(t.meta, key), key)
+		own = set(own, peek(meta, key), key)
 	}
-	return old
+	return set(raw, own, "params", "_meta")
 }
 
 // initialize asks the server for what a handshake would have told.
-func (t *translator) initialize(id string, params []byte) {
-	version, ok := unquote(peek(params, "protocolVersion"))
-	if !ok {
-		t.fail(id, -32602, "initialize says no protocolVersion")
+func (t *translator) initialize(m message, params []byte) {
+	if _, ok := unquote(peek(params, "protocolVersion")); !ok {
+		t.fail(m.token(), -32602, "initialize says no protocolVersion")
 		return
 	}
-	t.told = "2025-11-25"
-	if slices.Contains([]string{"2024-11-05", "2025-03-26", "2025-06-18"}, version) {
-		t.told = version
-	}
-	can := object(peek(params, "capabilities"))
-	t.can = withoutTasks(can)
+	can := withoutTasks(object(peek(params, "capabilities")))
 	if peek(can, "roots") != nil {
-		t.can = set(t.can, []byte("{}"), "roots") // its changes cannot be told
+		can = set(can, []byte("{}"), "roots") // its changes cannot be told
 	}
-	t.introduce(peek(params, "clientInfo"), t.can)
-	t.client, t.hello = id, t.next()
-	t.up = append(t.up, newRequest(t.hello, "server/discover", set([]byte("{}"), t.meta, "_meta")))
+	t.meta = set(set([]byte(bareMeta), can, metaCan), peek(params, "clientInfo"), metaClient)
+	id := t.next()
+	t.calls[id] = &pending{id: m.token(), method: m.method, raw: m.raw}
+	t.up = append(t.up, newRequest(id, "server/discover", set([]byte("{}"), t.meta, "_meta")))
 }
 
-// introduce says who the client is, and what it can, in every request from now on.
-func (t *translator) introduce(info, can []byte) {
-	t.meta = set(set(set([]byte("{}"), info, metaClient), can, metaCan), quote(modernVersion), metaVersion)
-}
-
-// discovered turns the server's answer to server/discover into the result of initialize.
-func (t *translator) discovered(m message) {
-	t.hello = ""
-	if m.failed {
-		t.down = append(t.down, m.under(t.client))
-		return
+// welcome makes of the result of server/discover that of initialize.
+func (t *translator) welcome(initialize, found []byte) []byte {
+	version, _ := unquote(peek(initialize, "params", "protocolVersion"))
+	if !slices.Contains([]string{"2024-11-05", "2025-03-26", "2025-06-18"}, version) {
+		version = "2025-11-25"
 	}
-	found := peek(m.raw, "result")
 	t.offers = withoutTasks(object(peek(found, "capabilities")))
-	server := peek(found, "_meta", metaServer)
-	if server == nil {
-		server = peek(found, "serverInfo")
+	server := []byte(`{"name":"unknown","version":"unknown"}`)
+	for _, s := range [][]byte{peek(found, "serverInfo"), peek(found, "_meta", metaServer)} {
+		if peek(s, "name") != nil && peek(s, "version") != nil {
+			server = s
+		}
 	}
-	if peek(server, "name") == nil || peek(server, "version") == nil {
-		server = []byte(`{"name":"unknown","version":"unknown"}`)
-	}
-	result := fmt.Appendf(nil, `{"protocolVersion":%q,"capabilities":%s,"serverInfo":%s}`, t.told, t.offers, server)
-	t.down = append(t.down, newResult(t.client, set(result, peek(found, "instructions"), "instructions")))
+	result := fmt.Appendf(nil, `{"protocolVersion":%q,"capabilities":%s,"serverInfo":%s}`, version, t.offers, server)
+	return set(result, peek(found, "instructions"), "instructions")
 }
 
 func (t *translator) setLevel(id string, level []byte) {
@@ -245,7 +211,6 @@ func (t *translator) setLevel(id string, level []byte) {
 func (t *translator) clientNotes(m message) {
 	switch m.method {
 	case "notifications/initialized":
-		t.ready = true
 		t.listen()
 	case "notifications/cancelled":
 		t.clientCancels(m)
@@ -258,8 +223,9 @@ func (t *translator) clientNotes(m message) {
 // clientCancels ends a call wherever it is. A round in between needs no word to the server.
 func (t *translator) clientCancels(m message) {
 	id, _ := idToken(peek(m.raw, "params", "requestId"))
+	delete(t.wants, id)
 	for at, c := range t.calls {
-		if c.id == id {
+		if c.id == id && c.method != "initialize" {
 			delete(t.calls, at)
 			t.up = append(t.up, m.rewritten(set(m.raw, []byte(at), "params", "requestId")))
 			return
@@ -271,20 +237,15 @@ func (t *translator) clientCancels(m message) {
 			return
 		}
 	}
-	if t.opening != nil {
-		t.opening.waiting = slices.DeleteFunc(t.opening.waiting, func(w waiter) bool { return w.id == id })
-	}
 }
 
 func (t *translator) serverNotes(m message) {
-	id := string(peek(m.raw, "params", "_meta", metaSubscription))
-	acknowledged := m.method == "notifications/subscriptions/acknowledged"
+	id, acknowledged := string(peek(m.raw, "params", "_meta", metaSubscription)), m.method == "notifications/subscriptions/acknowledged"
 	switch {
-	case acknowledged && t.opening.is(id):
-		t.opened(true, peek(m.raw, "params", "notifications", "resourceSubscriptions"))
-	case acknowledged && t.open.is(id): // once more, so it was lost in between
-		t.missed = true
-		t.catchUp()
+	case acknowledged && id == t.opening && id != "":
+		t.leave(&t.open)
+		t.open, t.opening = id, ""
+		t.agreed(peek(m.raw, "params", "notifications", "resourceSubscriptions"))
 	case acknowledged, m.method == "notifications/cancelled": // which only announces the end of a stream
 	case id != "":
 		t.reopens = 0
@@ -300,17 +261,16 @@ func (t *translator) serverAnswers(m message) {
 	case c != nil:
 		delete(t.calls, id)
 		t.answered(c, m)
-	case id == t.hello && id != "":
-		t.discovered(m)
-	case t.opening.is(id):
-		t.opened(false, nil)
-	case t.open.is(id):
-		t.open, t.missed = nil, true
+	case id == "" || id != t.open && id != t.opening: // asked before there was a translator
+		t.down = append(t.down, m)
+	case id == t.opening: // in place of acknowledging it
+		t.opening = ""
+		t.agreed(nil)
+	default:
+		t.open, t.missed = "", true
 		if t.reopens++; t.reopens <= maxReopens {
 			t.listen()
 		}
-	default: // asked before there was a translator
-		t.down = append(t.down, m)
 	}
 }
 
@@ -331,6 +291,8 @@ func (t *translator) answered(c *pending, m message) {
 	case kind != nil && name != "complete":
 		t.fail(c.id, -32603, "the server's answer is of a type that is not known here: "+clean(string(kind)))
 		return
+	case c.method == "initialize":
+		m = newResult(c.id, t.welcome(c.raw, peek(m.raw, "result")))
 	default:
 		m = oldForm(c.method, m)
 	}
@@ -343,16 +305,15 @@ func oldForm(method string, m message) message {
 	if s := peek(raw, "result", "structuredContent"); method == "tools/call" && s != nil && s[0] != '{' {
 		raw = set(raw, nil, "result", "structuredContent")
 	}
-	m = m.rewritten(raw)
-	if method != "tools/list" {
-		return m
+	if m = m.rewritten(raw); method == "tools/list" {
+		m = editTools(m, func(tool []byte) []byte {
+			if string(peek(tool, "outputSchema", "type")) == `"object"` {
+				return tool
+			}
+			return set(tool, nil, "outputSchema")
+		})
 	}
-	return editTools(m, func(tool []byte) []byte {
-		if string(peek(tool, "outputSchema", "type")) == `"object"` {
-			return tool
-		}
-		return set(tool, nil, "outputSchema")
-	})
+	return m
 }
 
 // ask puts what the server wants to know to the client (MCP 2026-07-28 mrtr). A server that wants nothing but to
@@ -363,28 +324,26 @@ func (t *translator) ask(c *pending, m message) {
 	c.rounds++
 	t.park(c, len(c.raw)+len(m.raw))
 	var asked []message
-	asks, trouble := map[string]ask{}, ""
+	trouble := ""
 	each(wants, func(key []byte, from, to int) {
-		if len(t.asks)+len(asks) == maxAsks {
-			trouble = tooMuch
-		}
-		if trouble != "" {
-			return
-		}
 		method, _ := unquote(peek(wants[from:to], "method"))
 		params := object(peek(wants[from:to], "params"))
 		capability, _ := answerOf(method)
 		link := string(peek(params, "mode")) == `"url"`
-		if capability == "" || peek(t.can, capability) == nil || link && peek(t.can, capability, "url") == nil {
+		switch {
+		case trouble != "":
+		case len(t.asks) == maxAsks:
+			trouble = tooMuch
+		case capability == "" || peek(t.meta, metaCan, capability) == nil || link && peek(t.meta, metaCan, capability, "url") == nil:
 			trouble = "the server asks the client for what it has not declared: " + clean(method)
-			return
+		default:
+			id := t.next()
+			if link {
+				params = set(params, []byte(id), "elicitationId") // required until 2025-11-25
+			}
+			t.asks[id] = ask{c, string(key), method}
+			asked = append(asked, newRequest(id, method, params))
 		}
-		id := t.next()
-		if link {
-			params = set(params, []byte(id), "elicitationId") // required until 2025-11-25
-		}
-		asks[id] = ask{c, string(key), method}
-		asked = append(asked, newRequest(id, method, params))
 	})
 	switch c.waiting = len(asked); {
 	case trouble != "":
@@ -399,11 +358,13 @@ func (t *translator) ask(c *pending, m message) {
 	}
 	switch {
 	case trouble != "":
+		for _, m := range asked { // of which the client never hears
+			delete(t.asks, m.id)
+		}
 		t.refuse(c, trouble)
 	case asked == nil:
 		t.retry(c, m.charge)
 	default:
-		maps.Copy(t.asks, asks)
 		t.down = asked
 	}
 }
@@ -493,6 +454,22 @@ func (t *translator) refuse(c *pending, sentence string) {
 	t.down = append(t.down, errorReply(c.id, -31007, sentence, &errorData{Reason: "not-translatable"}))
 }
 
+// back is what went up as m, as the client wrote it, for a server that has gone back to the client's era. It reports
+// false if the client did not write it, or not so.
+func (t *translator) back(m message) (message, bool) {
+	c := t.calls[m.id]
+	return m.rewritten(withMeta(m.raw, nil)), c != nil && c.id == m.id
+}
+
+// end gives up what waits for answers of the client: only a server of this era can go on with it.
+func (t *translator) end() []message {
+	for _, a := range t.asks {
+		t.refuse(a.call, "the server has gone back to an MCP revision before 2026-07-28, and forgotten what it asked")
+	}
+	_, down := t.brought()
+	return down
+}
+
 // subscribe changes the set of URIs. The client is answered when the server has agreed.
 func (t *translator) subscribe(method, id string, params []byte) {
 	uri, ok := unquote(peek(params, "uri"))
@@ -508,7 +485,7 @@ func (t *translator) subscribe(method, id string, params []byte) {
 			t.uris = slices.Delete(t.uris, at, at+1)
 			t.listen()
 		}
-	case at >= 0 && t.opening == nil:
+	case at >= 0 && t.opening == "":
 		t.done(id)
 	case len(uri)+len(strings.Join(t.uris, "")) > maxURIs:
 		t.fail(id, -32602, "more subscriptions than can be kept")
@@ -516,78 +493,77 @@ func (t *translator) subscribe(method, id string, params []byte) {
 		if at < 0 {
 			t.uris = append(t.uris, uri)
 		}
+		t.wants[id] = uri
 		t.listen()
-		t.opening.waiting = append(t.opening.waiting, waiter{id, uri})
 	}
 }
 
 // listen opens a stream for all that the client is to be told of now, in place of one that is being opened.
 func (t *translator) listen() {
-	next := &stream{}
-	if t.opening != nil {
-		next.waiting = t.opening.waiting
-		t.up = append(t.up, cancelling(t.opening.id))
-		t.opening = nil
-	}
-	filter := map[string]any{}
-	for _, list := range t.promised() {
-		filter[list+"ListChanged"] = true
-	}
-	if len(t.uris) > 0 {
-		filter["resourceSubscriptions"] = t.uris
-	}
-	if len(filter) > 0 {
-		next.id, t.opening = t.next(), next
-		wish, _ := json.Marshal(filter) // strings and booleans cannot fail
-		t.up = append(t.up, newRequest(next.id, "subscriptions/listen", set(set([]byte("{}"), wish, "notifications"), t.meta, "_meta")))
-	} else if t.open != nil {
-		t.up = append(t.up, cancelling(t.open.id))
-		t.open = nil
-	}
-}
-
-// promised names the lists of whose changes the client expects to hear.
-func (t *translator) promised() (lists []string) {
-	for _, list := range [...]string{"tools", "prompts", "resources"} {
-		if t.ready && string(peek(t.offers, list, "listChanged")) == "true" {
-			lists = append(lists, list)
-		}
-	}
-	return lists
-}
-
-// opened makes the new stream the one, or gives it up if the server answered in place of acknowledging it.
-func (t *translator) opened(acknowledged bool, agreed []byte) {
-	for _, w := range t.opening.waiting {
-		if acknowledged && holds(agreed, w.uri) {
-			t.done(w.id)
-			continue
-		}
-		t.uris = slices.DeleteFunc(t.uris, func(uri string) bool { return uri == w.uri })
-		t.fail(w.id, -32602, "the server does not agree to tell of changes of this resource")
-	}
-	if acknowledged {
-		if t.open != nil {
-			t.up = append(t.up, cancelling(t.open.id))
-		}
-		t.open = t.opening
-	}
-	t.opening = nil
-	t.catchUp()
-}
-
-// catchUp tells the client of all that may have changed while nobody would have told.
-func (t *translator) catchUp() {
-	if !t.missed {
+	t.leave(&t.opening)
+	if filter := expected(t.offers, t.uris); string(filter) != "{}" {
+		t.opening = t.next()
+		t.up = append(t.up, newRequest(t.opening, "subscriptions/listen", set(set([]byte("{}"), filter, "notifications"), t.meta, "_meta")))
 		return
 	}
-	t.missed = false
-	for _, list := range t.promised() {
-		t.down = append(t.down, newNotification("notifications/"+list+"/list_changed", nil))
+	t.agreed(nil)
+	t.leave(&t.open)
+}
+
+// leave ends a stream, if there is one.
+func (t *translator) leave(id *string) {
+	if *id != "" {
+		t.up = append(t.up, cancelling(*id))
+		*id = ""
 	}
-	for _, uri := range t.uris {
-		t.down = append(t.down, newNotification("notifications/resources/updated", set([]byte("{}"), quote(uri), "uri")))
+}
+
+// agreed answers those who wait for the server to agree, and tells the client of all that may have changed while
+// nobody would have told.
+func (t *translator) agreed(uris []byte) {
+	for id, uri := range t.wants {
+		if holds(uris, uri) {
+			t.done(id)
+			continue
+		}
+		t.uris = slices.DeleteFunc(t.uris, func(u string) bool { return u == uri })
+		t.fail(id, -32602, "the server does not agree to tell of changes of this resource")
 	}
+	clear(t.wants)
+	if t.missed {
+		t.missed = false
+		t.down = append(t.down, changed(expected(t.offers, t.uris))...)
+	}
+}
+
+// expected is what a client expects to hear of that was offered these capabilities and subscribes to these
+// resources, as the filter of subscriptions/listen.
+func expected(offers []byte, uris []string) []byte {
+	filter := map[string]any{}
+	for _, list := range [...]string{"tools", "prompts", "resources"} {
+		if string(peek(offers, list, "listChanged")) == "true" {
+			filter[list+"ListChanged"] = true
+		}
+	}
+	if len(uris) > 0 {
+		filter["resourceSubscriptions"] = uris
+	}
+	b, _ := json.Marshal(filter) // strings and booleans cannot fail
+	return b
+}
+
+// changed are the notifications for a client that may have missed some of those that it expects.
+func changed(filter []byte) (ms []message) {
+	for _, list := range [...]string{"tools", "prompts", "resources"} {
+		if string(peek(filter, list+"ListChanged")) == "true" {
+			ms = append(ms, newNotification("notifications/"+list+"/list_changed", nil))
+		}
+	}
+	uris := peek(filter, "resourceSubscriptions")
+	each(uris, func(_ []byte, from, to int) {
+		ms = append(ms, newNotification("notifications/resources/updated", set([]byte("{}"), uris[from:to], "uri")))
+	})
+	return ms
 }
 
 // next makes an id token.
@@ -604,12 +580,6 @@ func (t *translator) fail(id string, code int, sentence string) {
 	t.down = append(t.down, errorReply(id, code, sentence, nil))
 }
 
-// under is a response as the answer to the request with that id.
-func (m message) under(id string) message {
-	m.as, m.id = id, id
-	return m
-}
-
 func cancelling(id string) message {
 	return newNotification("notifications/cancelled", set([]byte("{}"), []byte(id), "requestId"))
 }
@@ -617,12 +587,4 @@ func cancelling(id string) message {
 // withoutTasks is capabilities less those that differ between the eras.
 func withoutTasks(capabilities []byte) []byte {
 	return set(set(capabilities, nil, "tasks"), nil, "extensions", tasksExtension)
-}
-
-// object is a token that is an object, or an empty one in its place.
-func object(token []byte) []byte {
-	if !bytes.HasPrefix(token, []byte{'{'}) {
-		return []byte("{}")
-	}
-	return token
 }

@@ -184,10 +184,8 @@ func (b *bridge) watch(now time.Time) {
 	if !due {
 		return
 	}
-	p := &call{m: newRequest(b.newID(), "ping", nil)}
-	if b.sess.kind == kindStateless {
-		p.m = newRequest(b.newID(), "server/discover", modernParams(nil))
-	}
+	method, params := b.knock(nil)
+	p := &call{m: newRequest(b.newID(), method, params)}
 	p.then = func(m message, e *exchangeError) {
 		b.mem.free(m.charge)
 		b.probed(p, e)
