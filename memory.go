@@ -176,11 +176,11 @@ func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error
 		if more {
 			continue
 		}
-		if line, c = l.take(); len(bytes.Trim(line, " \t\r")) > 0 {
+		line, c := l.take()
+		if len(bytes.Trim(line, " \t\r")) > 0 {
 			return bytes.TrimSuffix(line, []byte("\r")), c, nil
 		}
 		l.mem.free(c)
-		line, c = nil, charge{}
 	}
 }
 

@@ -228,8 +228,7 @@ func (s *sse) listen(ctx context.Context, _ string, p *progress, opened func(), 
 			}
 			return err
 		})
-		var end *exchangeError
-		if errors.As(err, &end) && end.fate == unknown {
+		if end, ok := errors.AsType[*exchangeError](err); ok && end.fate == unknown {
 			end.fate = gone
 		}
 		return err

@@ -95,7 +95,6 @@ func (w *wire) answer(ctx context.Context, resp *http.Response, recv receive) er
 		return recv(m)
 	}
 	var err error
-	var e *exchangeError
 	switch kind, body := sniffed(resp); kind {
 	case eventStream:
 		err = resumable(w.events(ctx, body, "", noting, ignore))
@@ -104,7 +103,7 @@ func (w *wire) answer(ctx context.Context, resp *http.Response, recv receive) er
 	default:
 		err = notExpected(resp, kind)
 	}
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*exchangeError](err); ok {
 		if answered {
 			return nil // what follows a response may be lost
 		}
@@ -136,8 +135,7 @@ func ignore(streamEvent) error { return nil }
 // resumable makes the end of an event stream a cut, and its cursor one that can be sent: net/http refuses
 // control characters and strips spaces, and another cursor than the server's own is worse than none.
 func resumable(err error) error {
-	var e *exchangeError
-	if errors.As(err, &e) && e.fate == unknown {
+	if e, ok := errors.AsType[*exchangeError](err); ok && e.fate == unknown {
 		e.fate = cut
 		if strings.TrimSpace(e.after) != e.after || strings.ContainsFunc(e.after, unicode.IsControl) || len(e.after) > maxField {
 			e.after = ""
@@ -183,8 +181,7 @@ func (s *streamable) listen(ctx context.Context, after string, p *progress, open
 		opened()
 		return resumable(s.w.events(ctx, body, after, s.note(recv), ignore))
 	})
-	var e *exchangeError
-	if errors.As(err, &e) && e.fate != cut {
+	if e, ok := errors.AsType[*exchangeError](err); ok && e.fate != cut {
 		e.after = after // for the next attempt
 	}
 	return err

@@ -197,23 +197,20 @@ func (b *meteredBody) Read(buf []byte) (int, error) {
 // connectionError classifies an error of client.Do. net/http wraps it in the whole URL, which must not
 // travel further.
 func connectionError(err error, connected bool) error {
-	var (
-		whole  *url.Error
-		policy *exchangeError // client.go refused a redirect, an origin or an address
-		absent *signInError
-		cert   *tls.CertificateVerificationError
-	)
-	if errors.As(err, &whole) {
+	if whole, ok := errors.AsType[*url.Error](err); ok {
 		err = whole.Err
 	}
+	policy, denied := errors.AsType[*exchangeError](err) // client.go refused a redirect, an origin or an address
+	absent, alone := errors.AsType[*signInError](err)
+	cert, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
-	case errors.As(err, &policy):
+	case denied:
 		return policy
-	case errors.As(err, &absent) && absent.outage:
+	case alone && absent.outage:
 		return &exchangeError{fate: unsent, err: absent, wait: absent.wait}
-	case errors.As(err, &absent):
+	case alone:
 		return &exchangeError{fate: refused, err: absent, status: http.StatusUnauthorized} // as the server would
-	case errors.As(err, &cert):
+	case untrusted:
 		return &exchangeError{fate: final, cert: true, err: fmt.Errorf("checking the server's certificate: %w", cert)}
 	case !connected:
 		return &exchangeError{fate: unsent, err: fmt.Errorf("connecting: %w", err)}
@@ -236,14 +233,13 @@ func readError(ctx context.Context, err error, after string, wait time.Duration)
 // shown is what may be shown of an error of a connection in use. Others of net/http quote the server:
 // malformed headers, the debug data of GOAWAY.
 func shown(err error) error {
-	var network interface { // net.Error
+	if network, ok := errors.AsType[interface { // net.Error
 		error
 		Timeout() bool
-	}
-	switch {
-	case errors.As(err, &network):
+	}](err); ok {
 		return network
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("the server ended it")
 	}
 	return errors.New("the connection broke")
@@ -297,10 +293,8 @@ func retryAfter(v string, now time.Time) time.Duration {
 	if d, ok := parseWait(v, time.Second); ok {
 		return d
 	}
-	if t, err := http.ParseTime(v); err == nil {
-		return max(0, min(t.Sub(now), maxWait))
-	}
-	return 0
+	t, _ := http.ParseTime(v) // of nonsense long ago
+	return max(0, min(t.Sub(now), maxWait))
 }
 
 // parseWait reads ASCII digits as a number of units; whatever exceeds maxWait is maxWait.
