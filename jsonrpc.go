@@ -82,10 +82,7 @@ func scan(line []byte) (message, error) {
 	var m message
 	token, start := envelope.found, skipSpace(line, 0)
 	odd := slices.Contains(envelope.odd[:], true)
-	outcomes := 0 // how many members say what kind of message it is
-	for _, t := range [][]byte{token[method], token[result], token[failure]} {
-		outcomes += min(len(t), 1)
-	}
+	outcomes := min(len(token[method]), 1) + min(len(token[result]), 1) + min(len(token[failure]), 1) // each says what kind it is
 	m.idAt = max(envelope.at[id]-start, 0)
 	m.idEnd = m.idAt + len(token[id])
 	var idOK, methodOK bool

@@ -202,7 +202,18 @@ func (b *bridge) run(ctx context.Context, in io.Reader, w io.Writer) {
 	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	b.child = func() (context.Context, context.CancelCauseFunc) { return context.WithCancelCause(work) }
-	b.spawn = wg.Go
+	rested := make(chan func()) // run sends and closes
+	b.spawn = func(f func()) {
+		select {
+		case rested <- f: // to a goroutine whose stack has grown before: a tenth of what a small call costs
+		default:
+			wg.Go(func() {
+				for do, more := f, true; more; do, more = <-rested { // while it waits it keeps nothing of what it did
+					do()
+				}
+			})
+		}
+	}
 	inputs := make(chan []input) // readLines sends and closes
 	go readLines(work, in, b.maxMessage, b.mem, inputs)
 	out := make(chan []message) // run sends and closes
@@ -255,6 +266,7 @@ func (b *bridge) run(ctx context.Context, in io.Reader, w io.Writer) {
 	}
 	stop(errOver)
 	close(b.ended)
+	close(rested)
 	end, cancel := context.WithTimeout(context.Background(), hangupGrace)
 	defer cancel()
 	if s := b.sess; s != nil && s.established {
