@@ -44,7 +44,7 @@ func FuzzStore(f *testing.F) {
 		if c, err := a.client(t.Context(), d, ""); err == nil && (c.ID == "" || c.Issuer != d.Server.Issuer) {
 			t.Errorf("registered as %+v", c)
 		}
-		if h := newKeeper(s, a, s.log, a.o.identity, "").load(); h != nil {
+		if h := newKeeper(a, "").load(); h != nil {
 			m := newResult("1", h.result())
 			if _, err := scan(m.raw); err != nil || bytes.ContainsAny(m.raw, "\r\n") {
 				t.Errorf("initialize is answered %q, %v", m.raw, err)

@@ -23,7 +23,7 @@ func newKeeper(auth *authorizer, server string) *keeper {
 
 func (k *keeper) load() *handshake {
 	h := new(handshake)
-	if k.auth.store.readJSON(k.name, h) != nil || h.ProtocolVersion == "" {
+	if k.auth.store.readJSON(k.name, h) != nil || h.ProtocolVersion == "" || newResult("0", h.result()).raw == nil { // JSON by laxer rules than ours
 		return nil
 	}
 	return h
