@@ -544,6 +544,19 @@ func TestAttackLimits(t *testing.T) {
 				}
 			}
 		})
+		t.Run(fmt.Sprintf("headers %+d", over), func(t *testing.T) {
+			url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+				for n := range (maxHeaders - 2048 + over*8192) / 10 {
+					w.Header().Set(fmt.Sprintf("X%05d", n), "") // 10 bytes on the wire
+				}
+				fmt.Fprintf(w, okResult, id)
+			})
+			v := attack(t, nil, url, "--silent", "--no-auto-reconnect")
+			v.hello()
+			if got := v.ask("tools/call", `{"name":"x"}`); strings.Contains(got, `"result"`) != (over == 0) {
+				t.Errorf("answered %.200s", got)
+			}
+		})
 		t.Run(fmt.Sprintf("header %+d", over), func(t *testing.T) {
 			url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
 				w.Header().Set("X-Large", strings.Repeat("h", maxHeaders-2048+over*8192)) // net/http counts the others too

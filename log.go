@@ -153,6 +153,7 @@ type appendFile struct {
 	path string
 	max  int64 // bytes, beyond which it is moved to path.1; 0 for never
 	f    *os.File
+	torn bool // the disk was full in the middle of the last line
 }
 
 // openAppend makes the file if there is none. An error is a *usageError.
@@ -170,7 +171,7 @@ func openAppend(path string, max int64) (*appendFile, error) {
 		f.Close()
 		return nil, &usageError{err.Error(), "give a path where you may write"}
 	}
-	return &appendFile{path, max, f}, nil
+	return &appendFile{path: path, max: max, f: f}, nil
 }
 
 func (a *appendFile) Write(line []byte) (int, error) {
@@ -185,7 +186,12 @@ func (a *appendFile) Write(line []byte) (int, error) {
 		}
 		a.f = fresh.f
 	}
-	return a.f.Write(line)
+	if a.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	n, err := a.f.Write(line)
+	a.torn = err != nil && (a.torn || n > 0)
+	return n, err
 }
 
 type logOptions struct {

@@ -3,6 +3,9 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +42,111 @@ func TestRobustForeignFolder(t *testing.T) {
 		if code := cmd.ProcessState.ExitCode(); code != want || strings.Contains(string(out), "another user") != (want > 0) {
 			t.Errorf("%s: exit %d\n%s", name, code, out)
 		}
+	}
+}
+
+// Without a descriptor left a call is held like one whose server is away; what is on its way goes on, and when there are
+// descriptors again the next call works.
+func TestRobustDescriptors(t *testing.T) {
+	t.Parallel()
+	program, _ := strings.CutPrefix(shipped(t)[0], "PROGRAM=")
+	release := make(chan struct{})
+	url := hostile(t, func(w http.ResponseWriter, r *http.Request, method, id string) {
+		if r.Method == http.MethodGet {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		<-release
+		w.Header().Set("Content-Type", jsonType)
+		fmt.Fprintf(w, okResult, id)
+	})
+	v := attack(t, []string{"PROGRAM=/bin/sh"}, "-c", `ulimit -n 20 && exec "$@"`, "sh", program, url, "--silent", "--hold-timeout", "1s")
+	v.hello()
+	const crowd = 40
+	for i := range crowd {
+		v.say(fmt.Sprintf(`{"jsonrpc":"2.0","id":"c%d","method":"tools/call","params":{"name":"x"}}`, i))
+	}
+	refused, results := 0, 0
+	for line := range v.lines {
+		switch {
+		case strings.Contains(line, `"result"`):
+			results++
+		case strings.Contains(line, "-31001") && strings.Contains(line, "too many open files") && strings.Contains(line, `"mayHaveRun":false`):
+			if refused++; refused == 1 {
+				close(release)
+			}
+		default:
+			t.Errorf("answered %s", line)
+		}
+		if results+refused == crowd {
+			break
+		}
+	}
+	if refused == 0 || results == 0 {
+		t.Errorf("%d calls have a result, %d had no descriptor", results, refused)
+	}
+	for range 20 {
+		if got := v.ask("tools/list", "{}"); !strings.Contains(got, `"result"`) {
+			t.Errorf("afterwards: %s", got)
+		}
+	}
+	if code := v.end(); code != 0 {
+		t.Errorf("exit %d\n%s", code, v.stderr())
+	}
+}
+
+// On a full disk calls go on without a log, or are refused where an audit is required; with room again both go on, and a
+// record that was cut off stands alone.
+func TestRobustFullDisk(t *testing.T) {
+	program, _ := strings.CutPrefix(shipped(t)[0], "PROGRAM=")
+	unshare, err := exec.LookPath("unshare")
+	if err != nil || exec.Command(unshare, "-m", "mount", "-t", "tmpfs", "none", t.TempDir()).Run() != nil {
+		t.Skip("no file system of its own can be mounted here")
+	}
+	url := answering(t)
+	v := attack(t, []string{"PROGRAM=" + unshare, "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "-m", "sh", "-c",
+		`mount -t tmpfs -o size=64k none "$HOME" && head -c 57344 /dev/zero >"$HOME/fill"; exec "$@" --debug --log-file "$HOME/log" --audit-file "$HOME/audit" --audit-required`, "sh", program, url)
+	v.hello()
+	until := func(what string) {
+		t.Helper()
+		for range 10000 {
+			if strings.Contains(v.ask("tools/call", `{"name":"x"}`), what) {
+				return
+			}
+		}
+		t.Fatalf("no call is ever answered with %s", what)
+	}
+	until("-31009")
+	if got := v.ask("tools/list", "{}"); !strings.Contains(got, `"result"`) {
+		t.Errorf("answered %s", got)
+	}
+	disk := fmt.Sprintf("/proc/%d/root%s/", v.cmd.Process.Pid, v.home)
+	if err := os.Remove(disk + "fill"); err != nil {
+		t.Fatal(err)
+	}
+	until(`"result"`)
+	until(`"result"`)
+	audit, err := os.ReadFile(disk + "audit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	torn, whole := 0, 0
+	for line := range strings.Lines(string(audit)) {
+		if json.Valid([]byte(line)) {
+			whole++
+		} else {
+			torn++
+		}
+		if strings.Count(line, `{"time"`) > 1 {
+			t.Errorf("two records in one line: %s", line)
+		}
+	}
+	t.Logf("%d records are whole, %d not", whole, torn)
+	if torn > 1 || whole < 5 {
+		t.Errorf("%d records are whole, %d not\n%s", whole, torn, audit)
+	}
+	if code := v.end(); code != 0 {
+		t.Errorf("exit %d", code)
 	}
 }
 
