@@ -34,6 +34,7 @@ func (l *loopTransport) listen(ctx context.Context, _ string, _ *progress, _ fun
 	return context.Cause(ctx)
 }
 
+func (l *loopTransport) id() secret                   { return secret{} }
 func (l *loopTransport) hangup(context.Context) error { return nil }
 
 func BenchmarkLoop(b *testing.B) {

@@ -105,8 +105,10 @@ func (x *exchange) lastByte() time.Time { return x.p.start.Add(time.Duration(x.p
 
 // A serverRequest is one that the client has not answered yet.
 type serverRequest struct {
-	sess *session
-	id   string // the server's own id token
+	sess   *session
+	id     string // the server's own id token
+	method string
+	at     time.Time // when it came
 }
 
 // The ledger holds every line on its way, in both directions.
@@ -409,8 +411,7 @@ func errorCode(raw []byte) int {
 
 // malformed is the reply to a line that is no message.
 func malformed(err error) message {
-	var bad *badMessage
-	errors.As(err, &bad)
+	bad, _ := errors.AsType[*badMessage](err)
 	return errorReply(bad.id, bad.code, bad.text, nil)
 }
 

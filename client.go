@@ -301,7 +301,7 @@ func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL
 			}
 		}}))
 	}
-	resp, err := o.patiently(t, req)
+	resp, err := t.RoundTrip(req)
 	if err == nil && proxy != nil && resp.StatusCode == http.StatusProxyAuthRequired {
 		resp.Body.Close()
 		resp, err = nil, proxyRefused(proxy, resp)
@@ -309,44 +309,25 @@ func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL
 	if err != nil && proxy != nil {
 		err = fmt.Errorf("through the proxy %s: %w", origin(proxy), err)
 	}
+	if err == nil && o.bodyTimeout > 0 {
+		resp.Body = &impatientBody{resp.Body, o.bodyTimeout}
+	}
 	return resp, err
-}
-
-func (o clientOptions) patiently(t *http.Transport, req *http.Request) (*http.Response, error) {
-	if o.bodyTimeout == 0 {
-		return t.RoundTrip(req)
-	}
-	ctx, cancel := context.WithCancelCause(req.Context())
-	resp, err := t.RoundTrip(req.WithContext(ctx))
-	if err != nil {
-		cancel(nil)
-		return nil, err
-	}
-	resp.Body = &impatientBody{resp.Body, ctx, cancel, o.bodyTimeout}
-	return resp, nil
 }
 
 // An impatientBody gives up when a single read takes longer than limit. Time between reads is ours.
 type impatientBody struct {
 	io.ReadCloser
-	ctx    context.Context // of this one exchange, which the body belongs to
-	cancel context.CancelCauseFunc
-	limit  time.Duration
+	limit time.Duration
 }
 
 func (b *impatientBody) Read(p []byte) (int, error) {
-	t := time.AfterFunc(b.limit, func() { b.cancel(fmt.Errorf("no byte of the answer for %v (--body-timeout)", b.limit)) })
-	defer t.Stop()
+	late := time.AfterFunc(b.limit, func() { b.Close() })
 	n, err := b.ReadCloser.Read(p)
-	if cause := context.Cause(b.ctx); err != nil && cause != nil {
-		err = cause
+	if !late.Stop() && err != nil {
+		err = fmt.Errorf("no byte of the answer for %v (--body-timeout)", b.limit)
 	}
 	return n, err
-}
-
-func (b *impatientBody) Close() error {
-	defer b.cancel(nil)
-	return b.ReadCloser.Close()
 }
 
 // fail keeps RoundTripper's promise to close the body.

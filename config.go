@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"net/http"
@@ -88,26 +87,26 @@ func (d *draft) flags() []flag {
 		{"protocol", "ERA", "auto (default), legacy (2025-11-25 and older), modern (2026-07-28)", oneOf(&b.protocol, "auto", "legacy", "modern")},
 		{"allow-http", "", "allow an http: URL that is not on this machine", none},
 		{"allow-origin", "ORIGIN...", "contact no MCP or authorization server but these", want("an origin such as https://mcp.example.com", d.addOrigin)},
-		{"disable-cookies", "", "keep no cookies", off(&n.cookies)},
+		{"disable-cookies", "", "keep no cookies", is(&n.cookies, false)},
 		{"config", "FILE", "read url, headers, env and autoReconnect from an mcpServers file", text(&d.file)},
 		{"server", "NAME", "the entry of --config", text(&d.entry)},
 
 		{"", "", "Reconnecting", nil},
-		{"max-retries", "N", "attempts before going dormant until the client next asks (10; -1: for ever)", whole(&b.maxRetries, -1)},
+		{"max-retries", "N", "attempts before going dormant until the client next asks (10; -1: for ever)", number(&b.maxRetries, "a whole number of at least -1", -1, math.MaxInt32)},
 		{"initial-retry-delay", "DURATION", "ceiling of the first wait (2s)", duration(&b.initialDelay)},
 		{"max-retry-delay", "DURATION", "ceiling of the longest wait (30s)", duration(&b.maxDelay)},
-		{"backoff-multiplier", "FACTOR", "growth of the ceiling (1.5)", factor(&b.multiplier)},
+		{"backoff-multiplier", "FACTOR", "growth of the ceiling (1.5)", number(&b.multiplier, "a number from 1 to 1000", 1, 1000)},
 		{"hold-timeout", "DURATION", "how long a call is held while the server is away (25s)", duration(&b.holdTimeout)},
 		{"retry-calls", "WHICH", "tool calls sent again after a cut: never, safe (default: those marked so), always", oneOf(&b.retryCalls, "never", "safe", "always")},
-		{"no-auto-reconnect", "", "dial again only when the client next asks", off(&b.autoReconnect)},
-		{"no-offline-start", "", "never answer initialize while the server is away", off(&b.offlineStart)},
+		{"no-auto-reconnect", "", "dial again only when the client next asks", is(&b.autoReconnect, false)},
+		{"no-offline-start", "", "never answer initialize while the server is away", is(&b.offlineStart, false)},
 		{"keep-alive", "", "accepted; pings are on unless --ping-interval 0", none},
 		{"ping-interval", "SECONDS", "between pings on an idle stream (30; 0: none)", seconds(&b.pingInterval, ", 0 for none")},
 
 		{"", "", "Tools", nil},
 		{"allow-tool", "PATTERN...", "hide and refuse all other tools; * stands for anything", list(&b.tools.allow)},
 		{"ignore-tool", "PATTERN...", "hide and refuse these tools", list(&b.tools.ignore)},
-		{"read-only", "", "only tools that the server marks readOnlyHint", on(&b.tools.readOnly)},
+		{"read-only", "", "only tools that the server marks readOnlyHint", is(&b.tools.readOnly, true)},
 
 		{"", "", "Network", nil},
 		{"proxy", "URL", "use this http, https or socks5 proxy for everything, whatever the environment says", want("a URL such as http://proxy.example.com:3128, of http, https or socks5", d.setProxy)},
@@ -115,12 +114,12 @@ func (d *draft) flags() []flag {
 		{"enable-proxy", "", "accepted; the proxies of the environment are used anyway", none},
 		{"proxy-auth-file", "FILE", "one line user:password for the proxy", d.setProxyAuth},
 		{"ca-file", "FILE...", "PEM certificates to trust besides the system's", d.addRoots},
-		{"ca-only", "", "trust --ca-file alone", on(&n.caOnly)},
+		{"ca-only", "", "trust --ca-file alone", is(&n.caOnly, true)},
 		{"client-cert", "FILE", "PEM certificate to show to the MCP server", content(&n.cert)},
 		{"client-key", "FILE", "PEM key of --client-cert, not encrypted", content(&n.key)},
 		{"tls-min", "VERSION", "1.2 (default) or 1.3", want("1.2, 1.3", func(v string) bool { n.tls13 = v == "1.3"; return n.tls13 || v == "1.2" })},
-		{"ipv4", "", "use IPv4 only", func(string) error { n.family = "tcp4"; return nil }},
-		{"ipv6", "", "use IPv6 only", func(string) error { n.family = "tcp6"; return nil }},
+		{"ipv4", "", "use IPv4 only", is(&n.family, "tcp4")},
+		{"ipv6", "", "use IPv6 only", is(&n.family, "tcp6")},
 		{"connect-timeout", "SECONDS", "for TCP, and again for TLS (10)", seconds(&n.connectTimeout, "")},
 		{"headers-timeout", "SECONDS", "for the headers of an answer (0: no limit)", seconds(&n.headersTimeout, ", 0 for no limit")},
 		{"body-timeout", "SECONDS", "between two pieces of an answer (0: no limit)", seconds(&n.bodyTimeout, ", 0 for no limit")},
@@ -128,13 +127,13 @@ func (d *draft) flags() []flag {
 		{"max-memory", "SIZE", "for all messages at once (256MiB)", size(&b.maxMemory)},
 
 		{"", "", "Signing in", nil},
-		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", want("a host name", d.setHost)},
+		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", want("a host name", func(v string) bool { a.host = v; return hostForm.MatchString(v) })},
 		{"callback-path", "PATH", "path in the redirect address (/oauth/callback)", want("a path such as /oauth/callback that is not one of our own", d.setCallbackPath)},
 		{"auth-success-url", "URL", "where the browser ends up", want("an https URL without credentials, query and fragment", d.setSuccessURL)},
-		{"auth-timeout", "SECONDS", "how long other instances wait for a sign-in (30)", want("a whole number of seconds", d.setAuthTimeout)},
-		{"no-browser", "", "print the sign-in address, open nothing", on(&a.noBrowser)},
-		{"device-code", "", "sign in with a code on another device", on(&a.deviceCode)},
-		{"client-credentials", "", "sign in as the program itself", on(&a.clientCredentials)},
+		{"auth-timeout", "SECONDS", "how long other instances wait for a sign-in (30)", seconds(&a.authTimeout, "")},
+		{"no-browser", "", "print the sign-in address, open nothing", is(&a.noBrowser, true)},
+		{"device-code", "", "sign in with a code on another device", is(&a.deviceCode, true)},
+		{"client-credentials", "", "sign in as the program itself", is(&a.clientCredentials, true)},
 		{"client-private-key", "FILE", "PEM PKCS#8 key for private_key_jwt", content(&a.privateKeyPEM)},
 		{"token-endpoint", "URL", "use this without discovery; with --client-credentials", want("an https URL without credentials and fragment", d.setTokenEndpoint)},
 		{"static-oauth-client-info", "JSON|@FILE", "client_id, client_secret; ${VAR} is taken from the environment", jsonObject(&a.staticInfo)},
@@ -142,21 +141,21 @@ func (d *draft) flags() []flag {
 		{"client-metadata-url", "URL", "a client ID metadata document", want("an https URL with a path", d.setMetadataURL)},
 		{"scope", "SCOPES", "ask for these scopes", text(&a.scope)},
 		{"resource", "URI", "resource to ask for; empty as --disable-resource-parameter", want("an absolute URI", d.setResource)},
-		{"disable-resource-parameter", "", "send no resource parameter", on(&a.noResource)},
+		{"disable-resource-parameter", "", "send no resource parameter", is(&a.noResource, true)},
 		{"authorize-param", "KEY=VALUE...", "extra parameter of the authorization request", want("KEY=VALUE, with a key that is not one of our own", d.addAuthorizeParam)},
-		{"use-id-token", "", "present the id_token as the credential", on(&a.useIDToken)},
+		{"use-id-token", "", "present the id_token as the credential", is(&a.useIDToken, true)},
 		{"auth-server", "ISSUER...", "the only authorization servers to trust; may have a private address", want("an https URL without credentials and fragment", d.addAuthServer)},
 		{"oauth-header", "'NAME: VALUE'...", "send this header to --auth-server", d.addOAuthHeader},
 		{"token-store", "PLACE", "disk (default, shared with mcp-remote) or memory", oneOf(&d.where, "disk", "memory")},
 
 		{"", "", "Records", nil},
 		{"silent", "", "only what a person must act on", func(string) error { d.log.silent, b.silent = true, true; return nil }},
-		{"debug", "", "tell everything but secrets", on(&d.log.debug)},
+		{"debug", "", "tell everything but secrets", is(&d.log.debug, true)},
 		{"log-file", "FILE", "log here too; moved to FILE.1 beyond 10 MiB", text(&d.log.file)},
 		{"log-format", "FORMAT", "text (default) or json", oneOf(&d.format, "text", "json")},
 		{"audit-file", "FILE", "one JSON line for each message that matters, without arguments and results", text(&d.audit)},
-		{"audit-required", "", "call no tool when the audit file cannot be written", on(&b.auditRequired)},
-		{"json", "", "check and status answer in JSON", on(&d.json)},
+		{"audit-required", "", "call no tool when the audit file cannot be written", is(&b.auditRequired, true)},
+		{"json", "", "check and status answer in JSON", is(&d.json, true)},
 		{"help", "", "print this", nil},
 		{"version", "", "print the version", nil},
 	}
@@ -206,6 +205,7 @@ func parse(args []string, m machine) (*config, error) {
 
 var (
 	npxWord    = regexp.MustCompile(`^(-y|--yes|mcp-remote(@.*)?)$`)
+	hostForm   = regexp.MustCompile(`^[A-Za-z0-9._:\[\]-]+$`)
 	policyLine = regexp.MustCompile(`^(--[a-z0-9-]+)(?:[ \t=]+(?:'(.*)'|"(.*)"|(.*)))?$`)
 	commands   = []string{"check", "status", "demo", "login", "logout"}
 )
@@ -261,17 +261,13 @@ func (d *draft) nearest(name string) string {
 // readPolicy reads the file that arguments cannot loosen. One that others could have written stops the program.
 func (d *draft) readPolicy() error {
 	const ask = "ask the administrator of this machine"
-	f, err := os.Open(d.machine.policy)
+	data, err := load(d.machine.policy)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
-	} else if err != nil {
-		return &usageError{"reading the policy: " + err.Error(), ask}
 	}
-	defer f.Close()
-	file, err := f.Stat()
+	file, fileErr := os.Stat(d.machine.policy)
 	folder, folderErr := os.Stat(filepath.Dir(d.machine.policy))
-	data, readErr := io.ReadAll(io.LimitReader(f, maxFile))
-	if err := errors.Join(err, folderErr, readErr); err != nil {
+	if err := errors.Join(err, fileErr, folderErr); err != nil {
 		return &usageError{"reading the policy: " + clean(err.Error()), ask}
 	}
 	if !d.trusted(file) || !d.trusted(folder) {
@@ -421,33 +417,30 @@ func (d *draft) readEntry(haveURL bool) error {
 	}
 	for _, key := range slices.Sorted(maps.Keys(e.AutoReconnect)) {
 		value := string(e.AutoReconnect[key])
-		i := slices.IndexFunc(reconnectKeys, func(k reconnectKey) bool { return k.key == key })
-		if i < 0 {
-			return wrong("autoReconnect has no " + clean(strconv.Quote(key)))
-		}
-		k := reconnectKeys[i]
-		if d.given[k.flag] || value == k.absent {
-			continue
-		}
-		d.given[k.flag] = true
+		k, known := reconnectKeys[key]
 		at := slices.IndexFunc(d.table, func(f flag) bool { return f.name == k.flag })
-		if k.absent != "" && value != "true" && value != "false" || d.table[at].set(value+k.unit) != nil {
+		switch {
+		case !known:
+			return wrong("autoReconnect has no " + clean(strconv.Quote(key)))
+		case d.given[k.flag], value == k.absent:
+			continue
+		case k.absent != "" && value != "true" && value != "false", d.table[at].set(value+k.unit) != nil:
 			return wrong("autoReconnect." + key + " must be " + k.must)
 		}
+		d.given[k.flag] = true
 	}
 	if haveURL {
 		return nil
 	}
 	d.auth.serverURL = e.URL
-	flagged := d.headers.args // they win, being later
-	d.headers.args = nil
-	for _, name := range slices.Sorted(maps.Keys(e.Headers)) {
-		if slices.ContainsFunc(d.policy, func(l setting) bool { return l.name == "header" }) {
-			return &usageError{"the headers in " + d.file + " contradict the policy of this machine", "leave them out, or see " + d.machine.policy}
-		}
-		d.headers.args = append(d.headers.args, headerArg{line: hide(name + ": " + e.Headers[name])})
+	if len(e.Headers) > 0 && slices.ContainsFunc(d.policy, func(l setting) bool { return l.name == "header" }) {
+		return &usageError{"the headers in " + d.file + " contradict the policy of this machine", "leave them out, or see " + d.machine.policy}
 	}
-	d.headers.args = append(d.headers.args, flagged...)
+	var args []headerArg
+	for name, value := range e.Headers {
+		args = append(args, headerArg{line: hide(name + ": " + value)})
+	}
+	d.headers.args = append(args, d.headers.args...) // flags win, being later
 	getenv := d.getenv
 	d.getenv = func(name string) (string, bool) {
 		if v, ok := e.Env[name]; ok {
@@ -459,15 +452,15 @@ func (d *draft) readEntry(haveURL bool) error {
 }
 
 // A reconnectKey says which flag a key of autoReconnect stands for, and which value stands for its absence.
-type reconnectKey struct{ key, flag, unit, absent, must string }
+type reconnectKey struct{ flag, unit, absent, must string }
 
-var reconnectKeys = []reconnectKey{
-	{"enabled", "no-auto-reconnect", "", "true", "true or false"},
-	{"silent", "silent", "", "false", "true or false"},
-	{"maxRetries", "max-retries", "", "", "a whole number of at least -1"},
-	{"initialRetryDelay", "initial-retry-delay", "ms", "", "a number of milliseconds"},
-	{"maxRetryDelay", "max-retry-delay", "ms", "", "a number of milliseconds"},
-	{"backoffMultiplier", "backoff-multiplier", "", "", "a number from 1 to 1000"},
+var reconnectKeys = map[string]reconnectKey{
+	"enabled":           {"no-auto-reconnect", "", "true", "true or false"},
+	"silent":            {"silent", "", "false", "true or false"},
+	"maxRetries":        {"max-retries", "", "", "a whole number of at least -1"},
+	"initialRetryDelay": {"initial-retry-delay", "ms", "", "a number of milliseconds"},
+	"maxRetryDelay":     {"max-retry-delay", "ms", "", "a number of milliseconds"},
+	"backoffMultiplier": {"backoff-multiplier", "", "", "a number from 1 to 1000"},
 }
 
 // setURL checks the address of the MCP server. The text itself may hold a secret and is not repeated.
@@ -636,8 +629,7 @@ func want(what string, take func(v string) bool) func(string) error {
 
 func none(string) error { return nil }
 
-func on(b *bool) func(string) error  { return func(string) error { *b = true; return nil } }
-func off(b *bool) func(string) error { return func(string) error { *b = false; return nil } }
+func is[T any](to *T, v T) func(string) error { return func(string) error { *to = v; return nil } }
 
 func text(s *string) func(string) error {
 	return want("a value", func(v string) bool { *s = v; return v != "" })
@@ -651,19 +643,11 @@ func oneOf(s *string, choices ...string) func(string) error {
 	return want(strings.Join(choices, ", "), func(v string) bool { *s = v; return slices.Contains(choices, v) })
 }
 
-func whole(n *int, least int) func(string) error {
-	return want(fmt.Sprintf("a whole number of at least %d", least), func(v string) bool {
-		i, err := strconv.ParseInt(v, 10, 32)
-		*n = int(i)
-		return err == nil && *n >= least
-	})
-}
-
-func factor(f *float64) func(string) error {
-	return want("a number from 1 to 1000", func(v string) (ok bool) {
+func number[T int | float64](to *T, what string, least, most float64) func(string) error {
+	return want(what, func(v string) bool {
 		x, err := strconv.ParseFloat(v, 64)
-		*f = x
-		return err == nil && x >= 1 && x <= 1000
+		*to = T(x)
+		return err == nil && least <= x && x <= most && float64(*to) == x
 	})
 }
 
@@ -688,16 +672,11 @@ func seconds(d *time.Duration, more string) func(string) error {
 
 func size(n *int) func(string) error {
 	return want("a size such as 8MiB", func(v string) bool {
-		shift := 0
-		for i, unit := range []string{"KiB", "MiB", "GiB"} {
-			if strings.HasSuffix(v, unit) {
-				v, shift = strings.TrimSuffix(v, unit), 10*(i+1)
-				break
-			}
-		}
-		x, err := strconv.Atoi(v)
+		digits := strings.TrimRight(v, "KMGiB")
+		shift, ok := map[string]int{"": 0, "KiB": 10, "MiB": 20, "GiB": 30}[v[len(digits):]]
+		x, err := strconv.Atoi(digits)
 		*n = x << shift
-		return err == nil && x > 0 && x <= math.MaxInt>>shift
+		return ok && err == nil && x > 0 && x <= math.MaxInt>>shift
 	})
 }
 
@@ -726,20 +705,23 @@ func jsonObject(m *json.RawMessage) func(string) error {
 	}
 }
 
-// webURL takes an https URL, or an http URL on this machine, without credentials and fragment.
-func webURL(v string) (u *url.URL, ok bool) {
+// address parses a URL that has one of the schemes, a host, and none of the characters in without. The scheme local
+// is http on this machine. Credentials are for proxies.
+func address(v, schemes, without string) (u *url.URL, ok bool) {
 	u, err := url.Parse(v)
-	return u, err == nil && (u.Scheme == "https" || u.Scheme == "http" && isLocalName(u.Hostname())) && u.Hostname() != "" &&
-		u.User == nil && !strings.Contains(v, "#")
+	if err != nil || u.Hostname() == "" || strings.ContainsAny(v, without) || without != "" && u.User != nil {
+		return nil, false
+	}
+	all := strings.Fields(schemes)
+	return u, slices.Contains(all, u.Scheme) || slices.Contains(all, "local") && u.Scheme == "http" && isLocalName(u.Hostname())
 }
 
 func (d *draft) addOrigin(v string) bool {
-	u, err := url.Parse(v)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || v != u.Scheme+"://"+u.Host {
-		return false
+	u, ok := address(v, "https http", "?#")
+	if ok {
+		d.client.allowOrigins = append(d.client.allowOrigins, origin(u))
 	}
-	d.client.allowOrigins = append(d.client.allowOrigins, origin(u))
-	return true
+	return ok && v == u.Scheme+"://"+u.Host
 }
 
 func (d *draft) addHeader(v string) error {
@@ -769,9 +751,9 @@ func (d *draft) addOAuthHeader(v string) error {
 }
 
 func (d *draft) setProxy(v string) bool {
-	u, err := url.Parse(v)
+	u, ok := address(v, "http https socks5 socks5h", "")
 	d.client.proxy = http.ProxyURL(u)
-	return err == nil && slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) && u.Hostname() != ""
+	return ok
 }
 
 func (d *draft) setProxyAuth(v string) error {
@@ -790,42 +772,29 @@ func (d *draft) addRoots(path string) error {
 	return err
 }
 
-func (d *draft) setHost(v string) bool {
-	d.auth.host = v
-	return v != "" && !strings.ContainsFunc(v, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._[:]", r))
-	})
-}
-
 func (d *draft) setCallbackPath(v string) bool {
 	d.auth.callbackPath = v
 	return strings.HasPrefix(v, "/") && v != "/wait-for-auth" && v != "/.mcp-remote/id" && !strings.ContainsAny(v, "?# ")
 }
 
 func (d *draft) setSuccessURL(v string) bool {
-	u, err := url.Parse(v)
+	_, ok := address(v, "https http", "?#")
 	d.auth.successURL = v
-	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && u.User == nil && !strings.ContainsAny(v, "?#")
-}
-
-func (d *draft) setAuthTimeout(v string) bool {
-	n, err := strconv.ParseUint(v, 10, 24)
-	d.auth.authTimeout = time.Duration(n) * time.Second
-	return err == nil && n > 0
+	return ok
 }
 
 func (d *draft) setTokenEndpoint(v string) bool {
-	u, ok := webURL(v)
+	u, ok := address(v, "https local", "#")
 	if ok {
-		d.auth.tokenEndpoint = u.String()
+		d.auth.tokenEndpoint = origin(u) + u.RequestURI() // in one spelling: it is part of the identity of a sign-in
 	}
 	return ok
 }
 
 func (d *draft) setMetadataURL(v string) bool {
-	u, ok := webURL(v)
+	u, ok := address(v, "https", "#")
 	d.auth.metadataURL = v
-	return ok && u.Scheme == "https" && strings.Trim(u.Path, "/") != ""
+	return ok && strings.Trim(u.Path, "/") != ""
 }
 
 func (d *draft) setResource(v string) bool {
@@ -844,7 +813,7 @@ func (d *draft) addAuthorizeParam(v string) bool {
 }
 
 func (d *draft) addAuthServer(v string) bool {
-	u, ok := webURL(v)
+	u, ok := address(v, "https local", "#")
 	if ok {
 		d.auth.authServers = append(d.auth.authServers, v)
 		d.client.authServers = append(d.client.authServers, origin(u))

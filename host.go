@@ -230,6 +230,7 @@ func (b *bridge) accept(m message) {
 			return
 		}
 		c.m, c.sess = m.withID(sr.id), sr.sess
+		b.record(&call{m: message{id: m.id, method: sr.method, raw: m.raw}, sess: sr.sess, arrived: sr.at}, "to-client", m.outcome())
 	case request:
 		if b.byID[m.id] != nil {
 			b.mem.free(m.charge)
@@ -263,9 +264,6 @@ func (b *bridge) admit(c *call) bool {
 		return false
 	case c.m.method != "tools/call":
 		return true
-	case b.auditRequired && b.audit.failed():
-		b.fail(c, faultNotPermitted, "the audit file cannot be written, and --audit-required forbids calls without it", nil)
-		return false
 	}
 	switch b.filter.call(c.m.facts.name) {
 	case denied:
@@ -331,7 +329,7 @@ func (b *bridge) cancelled(m message) {
 	if c == nil || c.m.method == "initialize" {
 		return
 	}
-	b.record(c, "cancelled")
+	b.record(c, "to-server", "cancelled")
 	if x := c.x; b.drop(c) && x != nil {
 		x.cancel(errCancelled)
 	}
@@ -365,11 +363,7 @@ func (b *bridge) answer(c *call, m message) {
 		m = m.withID(c.m.id)
 		m.id = c.m.id
 	}
-	outcome := "ok"
-	if m.failed {
-		outcome = "error"
-	}
-	b.record(c, outcome)
+	b.record(c, "to-server", m.outcome())
 	b.toClient(m)
 }
 
@@ -387,17 +381,54 @@ func (b *bridge) fail(c *call, k faultKind, text string, cause error) {
 	}
 	id, isRequest := c.m.id, c.m.kind == request
 	if b.drop(c) && isRequest && c.then == nil {
-		b.record(c, k.reason())
+		b.record(c, "to-server", k.reason())
 		b.toClient(errorReply(id, int(k), escape(text, maxLine), f))
 	}
 }
 
-// record writes the audit record of a call that was settled.
-func (b *bridge) record(c *call, outcome string) {
+// outcome is what a response says of its request.
+func (m message) outcome() string {
+	if m.failed {
+		return "error"
+	}
+	return "ok"
+}
+
+// record writes the audit record of a request that was settled.
+func (b *bridge) record(c *call, direction, outcome string) {
 	if b.audit != nil {
-		b.audit.record(auditRecord{
-			Time: time.Now(), Server: b.server, Direction: "to-server", Method: c.m.method, Name: c.m.facts.name, ID: c.m.id,
-			Outcome: outcome, DurationMs: time.Since(c.arrived).Milliseconds(), Bytes: len(c.m.raw), Reconnects: b.reconnects,
-		})
+		b.audit.record(b.entry(c, direction, outcome))
+	}
+}
+
+func (b *bridge) entry(c *call, direction, outcome string) auditRecord {
+	r := auditRecord{
+		Time: time.Now(), Server: b.server, Direction: direction, Method: c.m.method, Name: c.m.facts.name, ID: c.m.id,
+		Outcome: outcome, DurationMs: time.Since(c.arrived).Milliseconds(), Bytes: len(c.m.raw), Reconnects: b.reconnects,
+	}
+	if c.sess != nil && c.sess.established && !c.sess.t.id().empty() {
+		r.Session = shortHash(c.sess.t.id())
+	}
+	return r
+}
+
+// audited is send for a call that may not go out unrecorded: first its record is written, and if that fails it is
+// refused.
+func (b *bridge) audited(c *call, send func(context.Context, receive) error) func(context.Context, receive) error {
+	if !b.auditRequired || c.m.method != "tools/call" {
+		return send
+	}
+	r := b.entry(c, "to-server", "sent")
+	return func(ctx context.Context, recv receive) error {
+		err := b.audit.before(ctx, r)
+		if err == nil {
+			return send(ctx, recv)
+		}
+		return b.tell(ctx, event{do: func() {
+			if c.state == flying { // not so: nothing has left
+				c.state = held
+			}
+			b.fail(c, faultNotPermitted, "the audit file cannot be written, and --audit-required forbids calls without it", err)
+		}})
 	}
 }

@@ -42,7 +42,7 @@ type layer struct {
 var layers = []layer{
 	{"memory.go", "", ""},
 	{"jsonrpc.go", "", ""},
-	{"log.go", "os", "append"},
+	{"log.go", "crypto/sha256 os", "append"},
 	{"transport.go", "crypto/tls crypto/x509 mime net/http net/http/httptrace", ""},
 	{"sse.go", "net/http", ""},
 	{"streamable.go", "net/http", ""},

@@ -8,6 +8,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -93,26 +94,31 @@ func (e *usageError) Error() string { return e.text }
 // A sink writes lines in a goroutine of its own, which ends at close. A line that finds the queue full is
 // dropped.
 type sink struct {
-	lines   chan []byte
+	lines   chan line
 	closing chan struct{} // closed by close
 	done    chan struct{} // closed by the goroutine once everything queued is written
 	dropped atomic.Int64  // lines that were lost
-	failing atomic.Bool   // the last line was dropped or could not be written
+}
+
+type line struct {
+	text  []byte
+	wrote chan<- error // buffered; told what came of it, if not nil
 }
 
 // newSink writes to w, which it closes in the end if it is an appendFile.
 func newSink(w io.Writer) *sink {
-	s := &sink{lines: make(chan []byte, 256), closing: make(chan struct{}), done: make(chan struct{})}
-	write := func(line []byte) {
-		_, err := w.Write(line)
-		s.failing.Store(err != nil)
+	s := &sink{lines: make(chan line, 256), closing: make(chan struct{}), done: make(chan struct{})}
+	write := func(l line) {
+		if _, err := w.Write(l.text); l.wrote != nil {
+			l.wrote <- err
+		}
 	}
 	go func() {
 		defer close(s.done)
 		for {
 			select {
-			case line := <-s.lines:
-				write(line)
+			case l := <-s.lines:
+				write(l)
 			case <-s.closing:
 				for range len(s.lines) {
 					write(<-s.lines)
@@ -128,13 +134,12 @@ func newSink(w io.Writer) *sink {
 }
 
 // put says whether the line was queued.
-func (s *sink) put(line []byte) bool {
+func (s *sink) put(l line) bool {
 	select {
-	case s.lines <- line:
+	case s.lines <- l:
 		return true
 	default:
 		s.dropped.Add(1)
-		s.failing.Store(true)
 		return false
 	}
 }
@@ -261,14 +266,13 @@ func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	if lost > 0 {
 		attrs = append(attrs, slog.Int64("lines_lost", lost))
 	}
-	line, err := h.line(r, attrs)
-	if h.to.put(append(line, '\n')) {
+	if h.to.put(line{text: h.line(r, attrs)}) {
 		h.to.dropped.Add(-lost)
 	}
-	return err
+	return nil
 }
 
-func (h *lineHandler) line(r slog.Record, attrs []slog.Attr) ([]byte, error) {
+func (h *lineHandler) line(r slog.Record, attrs []slog.Attr) []byte {
 	text := escape(r.Message, maxLine)
 	if h.json {
 		fields := map[string]any{"time": r.Time, "pid": os.Getpid(), "level": r.Level.String(), "msg": text}
@@ -278,8 +282,8 @@ func (h *lineHandler) line(r slog.Record, attrs []slog.Attr) ([]byte, error) {
 		var line bytes.Buffer
 		e := json.NewEncoder(&line)
 		e.SetEscapeHTML(false) // an address is copied from here into a browser
-		err := e.Encode(fields)
-		return bytes.TrimSuffix(line.Bytes(), []byte("\n")), err
+		_ = e.Encode(fields)   // cannot fail: strings and a time
+		return line.Bytes()
 	}
 	prefix := "mcp-redial: "
 	if h.stamp {
@@ -291,7 +295,7 @@ func (h *lineHandler) line(r slog.Record, attrs []slog.Attr) ([]byte, error) {
 	for _, a := range attrs {
 		text += " " + a.Key + "=" + clean(a.Value.Resolve().String())
 	}
-	return []byte(prefix + text), nil
+	return []byte(prefix + text + "\n")
 }
 
 // An auditRecord is one message that mattered. It never holds arguments or results.
@@ -304,11 +308,13 @@ type auditRecord struct {
 	Method     string    `json:"method"`
 	Name       string    `json:"name,omitempty"` // of the tool, prompt or resource
 	ID         string    `json:"id,omitempty"`
-	Outcome    string    `json:"outcome"` // "ok", "error", "cancelled" or a reason of the bridge's own errors
+	Outcome    string    `json:"outcome"` // "sent", "ok", "error", "cancelled" or a reason of the bridge's own errors
 	DurationMs int64     `json:"durationMs"`
 	Bytes      int       `json:"bytes"`
 	Reconnects int       `json:"reconnects"` // since the bridge started
 }
+
+const auditWait = 5 * time.Second // for a record that a call waits for
 
 // An auditLog is the audit file. A nil one records nothing. Its methods do no I/O.
 type auditLog struct{ to *sink }
@@ -325,14 +331,34 @@ func (a *auditLog) record(r auditRecord) {
 	if a == nil {
 		return
 	}
-	r.Pid = os.Getpid()
-	r.Method, r.Name, r.ID = clean(r.Method), clean(r.Name), clean(r.ID)
-	line, _ := json.Marshal(r) // cannot fail: strings and numbers
-	a.to.put(append(line, '\n'))
+	a.to.put(line{text: r.line()})
 }
 
-// failed says that the newest record was lost, so that calls can be stopped where records are required.
-func (a *auditLog) failed() bool { return a != nil && a.to.failing.Load() }
+// before writes r and waits until it is in the file.
+func (a *auditLog) before(ctx context.Context, r auditRecord) error {
+	wrote := make(chan error, 1)
+	if !a.to.put(line{r.line(), wrote}) {
+		return errors.New("too many records wait for the disk")
+	}
+	select {
+	case err := <-wrote:
+		return err
+	case <-time.After(auditWait):
+		return fmt.Errorf("the disk has not taken a record for %v", auditWait)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (r auditRecord) line() []byte {
+	r.Pid = os.Getpid()
+	r.Method, r.Name, r.ID = clean(r.Method), clean(r.Name), clean(r.ID)
+	text, _ := json.Marshal(r) // cannot fail: strings and numbers
+	return append(text, '\n')
+}
+
+// shortHash tells sessions apart in the records.
+func shortHash(s secret) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s.reveal())))[:8] }
 
 // close waits at most d for what is queued.
 func (a *auditLog) close(d time.Duration) {

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // TestSecretNeverPrints holds that no way of printing a secret, or what holds one, shows its value.
@@ -298,60 +300,140 @@ func TestAudit(t *testing.T) {
 	if string(got) != want {
 		t.Errorf("got  %swant %s", got, want)
 	}
-	if a.failed() {
-		t.Error("failed after a good record")
-	}
 	var none *auditLog
 	none.record(auditRecord{})
 	none.close(time.Second)
-	if none.failed() {
-		t.Error("no audit log has failed")
+}
+
+// TestAuditRequired holds that a tool is called only when the record of that very call is in the file.
+func TestAuditRequired(t *testing.T) {
+	for _, kind := range []fakeKind{fakeStreamable, fakeSSE, fakeStateless} {
+		synctest.Test(t, func(t *testing.T) {
+			n, s := newMemNet(), &fakeServer{kind: kind}
+			s.start(t, n.listen("mcp.test:80"))
+			w := &brittle{full: true}
+			o := testOptions()
+			o.audit, o.auditRequired = &auditLog{newSink(w)}, true
+			defer o.audit.close(time.Second)
+			h := newHost(t, n, o)
+			h.hello()
+			h.list()
+			refused := `-31009,"message":"the audit file cannot be written, and --audit-required forbids calls without it","data":{"source":"mcp-redial","reason":"not-permitted","mayHaveRun":false`
+			if got := h.answer(h.call("add", `"key":"full"`), time.Minute); !strings.Contains(got, refused) || s.runs("full") != 0 {
+				t.Errorf("with a full disk: %s, run %d times", got, s.runs("full"))
+			}
+			w.full = false
+			if got := h.answer(h.call("add", `"key":"good"`), time.Minute); !strings.Contains(got, `"result"`) || s.runs("good") != 1 {
+				t.Errorf("with room again: %s, run %d times", got, s.runs("good"))
+			}
+			synctest.Wait()
+			if got := w.told.String(); strings.Count(got, `"outcome":"sent"`) != 1 || !strings.Contains(got, `"name":"add","id":"2","outcome":"ok"`) {
+				t.Errorf("the records are\n%s", got)
+			}
+			w.stuck = make(chan bool)
+			id := h.call("add", `"key":"stuck"`)
+			if got := h.answer(id, time.Minute); !strings.Contains(got, refused) || s.runs("stuck") != 0 {
+				t.Errorf("with a disk that hangs: %s, run %d times", got, s.runs("stuck"))
+			}
+			id = h.call("add", `"key":"gone"`)
+			h.say(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":` + id + `}}`)
+			if got := h.hear(time.Minute); got != "" || s.runs("gone") != 0 {
+				t.Errorf("cancelled while its record waited: %s, run %d times", got, s.runs("gone"))
+			}
+			close(w.stuck)
+			h.in.Close()
+			<-h.ended
+		})
 	}
 }
 
-// TestAuditFails holds that a record that cannot be written is noticed, and that writing again heals it.
+// TestAuditRecords goes through what is recorded of a line.
+func TestAuditRecords(t *testing.T) {
+	for _, kind := range []fakeKind{fakeStreamable, fakeSSE} {
+		synctest.Test(t, func(t *testing.T) {
+			n, s := newMemNet(), &fakeServer{kind: kind, streams: true}
+			s.start(t, n.listen("mcp.test:80"))
+			w := &brittle{}
+			o := testOptions()
+			o.audit, o.tools.ignore = &auditLog{newSink(w)}, []string{"image"}
+			defer o.audit.close(time.Second)
+			h := newHost(t, n, o)
+			h.hello()
+			h.answer(h.call("echo", `"text":"hush"`), time.Minute)
+			h.answer(h.call("refuses", `"code":-32000`), time.Minute)
+			h.answer(h.call("image", ``), time.Minute)
+			h.say(`{"jsonrpc":"2.0","id":"r","method":"resources/read","params":{"uri":"mem:\u001b[2J"}}`)
+			h.answer(`"r"`, time.Minute)
+			id := h.call("slow", `"ms":60000`)
+			time.Sleep(time.Second)
+			h.say(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":` + id + `}}`)
+			id = h.call("ask", `"method":"sampling/createMessage"`)
+			asked := h.hear(time.Minute)
+			m, err := scan([]byte(asked))
+			if err != nil || m.kind != request {
+				t.Fatalf("the server asks %s, %v", asked, err)
+			}
+			time.Sleep(2 * time.Second)
+			h.say(`{"jsonrpc":"2.0","id":` + m.id + `,"result":{"role":"assistant","content":{"type":"text","text":"hush"},"model":"m"}}`)
+			h.answer(id, time.Minute)
+			s.restart()
+			h.answer(h.call("echo", `"text":"again"`), time.Minute)
+			h.in.Close()
+			<-h.ended
+			var got []string
+			sessions := map[string]bool{}
+			for line := range strings.Lines(w.told.String()) {
+				var r auditRecord
+				if err := json.Unmarshal([]byte(line), &r); err != nil || r.Server != o.server || r.Pid != os.Getpid() || r.Bytes == 0 || time.Since(r.Time) > time.Hour {
+					t.Fatalf("%v in %s", err, line)
+				}
+				if r.Session != "" {
+					sessions[r.Session] = true
+				}
+				got = append(got, fmt.Sprintf("%s %s %s %s %d s, %d", r.Direction, r.Method, r.Name, r.Outcome, r.DurationMs/1000, r.Reconnects))
+			}
+			want := []string{"to-server initialize  ok 0 s, 0", "to-server tools/call echo ok 0 s, 0", "to-server tools/call refuses error 0 s, 0",
+				"to-server tools/call image not-permitted 0 s, 0", `to-server resources/read mem:\x1b[2J ok 0 s, 0`, "to-server tools/call slow cancelled 1 s, 0",
+				"to-client sampling/createMessage  ok 2 s, 0", "to-server tools/call ask ok 2 s, 0", "to-server tools/call echo ok 0 s, 1"}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("%v: %s", kind, d)
+			}
+			if len(sessions) != 2 || strings.Contains(w.told.String(), "hush") {
+				t.Errorf("%v: sessions %v in\n%s", kind, sessions, w.told.String())
+			}
+		})
+	}
+}
+
+// TestAuditFails holds that a record that cannot be written is noticed.
 func TestAuditFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := &brittle{}
-		a := &auditLog{newSink(w)}
-		a.record(auditRecord{})
-		synctest.Wait()
-		if a.failed() {
-			t.Error("failed while the disk was good")
-		}
-		w.full = true
-		a.record(auditRecord{})
-		synctest.Wait()
-		if !a.failed() {
-			t.Error("a full disk was not noticed")
-		}
-		w.full = false
-		a.record(auditRecord{})
-		synctest.Wait()
-		if a.failed() {
-			t.Error("still failed after a record was written")
-		}
-		a.close(time.Second)
-	})
 	synctest.Test(t, func(t *testing.T) {
 		r, w := io.Pipe()
 		a := &auditLog{newSink(w)}
 		for range 300 { // more than the queue holds
 			a.record(auditRecord{})
 		}
-		if !a.failed() {
-			t.Error("dropped records were not noticed")
+		if err := a.before(t.Context(), auditRecord{}); err == nil || err.Error() != "too many records wait for the disk" {
+			t.Errorf("a full queue: %v", err)
 		}
 		r.Close()
 		a.close(time.Second)
 	})
 }
 
-type brittle struct{ full bool }
+// A brittle disk keeps what is written to it.
+type brittle struct {
+	full  bool
+	stuck chan bool // not nil: until it is closed
+	told  strings.Builder
+}
 
 func (b *brittle) Write(p []byte) (int, error) {
+	if b.stuck != nil {
+		<-b.stuck
+	}
 	if b.full {
 		return 0, errors.New("disk full")
 	}
-	return len(p), nil
+	return b.told.Write(p)
 }

@@ -362,7 +362,7 @@ func (b *bridge) send(c *call) {
 	c.sendings++
 	b.sent(c)
 	b.talked = c.sentAt
-	b.fly(x, func(ctx context.Context, recv receive) error { return s.t.post(ctx, m, &x.p, recv) })
+	b.fly(x, b.audited(c, func(ctx context.Context, recv receive) error { return s.t.post(ctx, m, &x.p, recv) }))
 }
 
 // ask sends a request of the bridge's own.
@@ -446,12 +446,14 @@ func (b *bridge) fromServer(x *exchange, m message) {
 	case !keep:
 	case m.kind == request:
 		id := b.newID()
-		b.asked[id] = serverRequest{x.s, m.id}
+		b.asked[id] = serverRequest{x.s, m.id, m.method, time.Now()}
 		m = m.withID(id)
 	case m.method == "notifications/cancelled":
 		m = b.withdrawn(x.s, m)
 	case m.method == "notifications/progress":
 		keep = b.rises(m)
+	case m.method == "notifications/tools/list_changed":
+		b.filter.reset() // what the server said of them may be different now
 	case m.method == "notifications/subscriptions/acknowledged" && c != nil && c.acked:
 		for _, o := range c.gap(m) {
 			b.toClient(o)
@@ -540,8 +542,8 @@ func (b *bridge) verified(c *call, m message, lost bool) {
 
 // over is the end of an exchange.
 func (b *bridge) over(x *exchange, err error) {
-	var e *exchangeError
-	if err != nil && !errors.As(err, &e) {
+	e, ok := errors.AsType[*exchangeError](err)
+	if err != nil && !ok {
 		e = &exchangeError{fate: unknown, err: err}
 	}
 	if e != nil && e.cert && b.met { // a captive portal or a VPN, and it passes

@@ -257,4 +257,6 @@ func (s *sse) post(ctx context.Context, m message, p *progress, _ receive) error
 	return s.w.exchange(ctx, http.MethodPost, s.endpoint, h, &m, true, p, accepted)
 }
 
+func (s *sse) id() secret { return hide(s.endpoint.RequestURI()) }
+
 func (s *sse) hangup(context.Context) error { return nil } // the session ends with the stream

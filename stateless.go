@@ -62,6 +62,8 @@ func (s *stateless) listen(context.Context, string, *progress, func(), receive) 
 	return &exchangeError{fate: final, err: errors.New("a server of " + modernVersion + " has no stream of its own")}
 }
 
+func (s *stateless) id() secret { return secret{} }
+
 func (s *stateless) hangup(context.Context) error { return nil }
 
 func (s *stateless) post(ctx context.Context, m message, p *progress, recv receive) error {

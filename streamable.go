@@ -187,6 +187,8 @@ func (s *streamable) listen(ctx context.Context, after string, p *progress, open
 	return err
 }
 
+func (s *streamable) id() secret { return s.session }
+
 // hangup tells the server that the session is over. Servers that do not let clients end sessions say 405.
 func (s *streamable) hangup(ctx context.Context) error {
 	if s.session.empty() {

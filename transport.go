@@ -104,6 +104,9 @@ type transport interface {
 	// Streamable HTTP stream is cut, with the newest cursor in after ("" if the server gave none).
 	listen(ctx context.Context, after string, p *progress, opened func(), recv receive) error
 
+	// id is what the server calls the session, once the handshake is answered; empty if it keeps none.
+	id() secret
+
 	// hangup ends the session, best effort, within ctx.
 	hangup(ctx context.Context) error
 }
