@@ -62,9 +62,14 @@ type checkup struct {
 	from *lineReader
 
 	// What the bridge's goroutines write too, with mu held.
-	mu      sync.Mutex
-	steps   []step
-	last    time.Time // the last step
+	mu    sync.Mutex
+	steps []step
+	last  time.Time // the last step
+	sight
+}
+
+// A sight is what the network has shown so far.
+type sight struct {
 	kind    transportKind
 	answers []*http.Response // never their bodies
 	stream  int              // status of the answer to the last GET; 0 if there is none yet
@@ -78,17 +83,8 @@ func (k *checkup) run(ctx context.Context) int {
 	k.wire.again.Transport = &watched{k, k.wire.again.Transport}
 	k.wire.once.Transport = &watched{k, k.wire.once.Transport}
 	k.autoReconnect, k.offlineStart, k.last = false, false, time.Now()
-	in, to := io.Pipe()
-	from, w := io.Pipe()
+	to, from := within(httptrace.WithClientTrace(k.ctx, k.trace()), k.options, outside{k.dial, k.signIn, nil}, k.wire)
 	k.to, k.from = to, newLineReader(from, k.maxMessage, newBudget(k.maxMemory, k.maxMessage))
-	b := newBridge(k.options, outside{k.dial, k.signIn, func(snapshot) {}}, k.wire.log, k.wire.mem)
-	done := make(chan struct{})
-	go func() {
-		b.run(httptrace.WithClientTrace(k.ctx, k.trace()), in, w)
-		in.Close()
-		w.Close()
-		close(done)
-	}()
 	exit := k.reach()
 	for _, what := range []string{"tools", "resources", "prompts"} {
 		if exit == 0 {
@@ -100,11 +96,23 @@ func (k *checkup) run(ctx context.Context) int {
 	}
 	to.Close()
 	io.Copy(io.Discard, from)
-	<-done
 	if k.json {
 		printJSON(k.out, map[string]any{"server": k.server, "exit": exit, "steps": k.steps})
 	}
 	return exit
+}
+
+// within runs a bridge in this process and gives its client's ends of the line. What is heard ends when the bridge has.
+func within(ctx context.Context, o options, world outside, at *wire) (say io.WriteCloser, hear io.Reader) {
+	world.remember = func(snapshot) {}
+	in, say := io.Pipe()
+	hear, out := io.Pipe()
+	go func() {
+		newBridge(o, world, at.log, at.mem).run(ctx, in, out)
+		in.Close()
+		out.Close()
+	}()
+	return say, hear
 }
 
 func printJSON(out io.Writer, v any) {
@@ -164,17 +172,12 @@ func (k *checkup) dial(kind transportKind) transport {
 	return k.connect(kind)
 }
 
-// seen is what the network has shown so far.
-func (k *checkup) seen() (kind transportKind, answers []*http.Response, stream int, broken error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.kind, k.answers, k.stream, k.broken
-}
+func (k *checkup) seen() sight { k.mu.Lock(); defer k.mu.Unlock(); return k.sight }
 
 // trace reports the steps of the first connection that went well. What fails ends an exchange: see reach.
 func (k *checkup) trace() *httptrace.ClientTrace {
 	first := func(err error, name string, detail func() string) {
-		if _, answers, _, _ := k.seen(); err == nil && len(answers) == 0 {
+		if err == nil && len(k.seen().answers) == 0 {
 			k.say(name, detail())
 		}
 	}
@@ -260,9 +263,10 @@ func (k *checkup) reach() int {
 	k.say("address", k.server+", "+way)
 	m, failure := k.ask("initialize", map[string]any{"protocolVersion": "2025-11-25", "capabilities": map[string]any{},
 		"clientInfo": map[string]string{"name": "mcp-redial check", "version": "1"}})
-	kind, answers, _, broken := k.seen()
+	seen := k.seen()
+	kind, answers := seen.kind, seen.answers
 	if len(answers) == 0 {
-		err := cmp.Or(broken, errors.New(failure))
+		err := cmp.Or(seen.broken, errors.New(failure))
 		name, next := diagnose(err)
 		return k.fail(exitNoWay, name, err.Error(), next)
 	}
@@ -342,9 +346,8 @@ func (k *checkup) count(what string) int {
 
 // ping reports a round trip, for which any answer of the server's will do, and what became of its own stream.
 func (k *checkup) ping() int {
-	kind, _, status, _ := k.seen()
 	method := "ping"
-	if kind == kindStateless {
+	if k.seen().kind == kindStateless {
 		method = "server/discover"
 	}
 	m, failure := k.ask(method, map[string]any{})
@@ -353,18 +356,18 @@ func (k *checkup) ping() int {
 	}
 	k.say("ping", "a round trip")
 	for range 30 { // the GET that opens the stream runs beside us
-		if _, _, status, _ = k.seen(); status != 0 || kind != kindStreamable {
+		if seen := k.seen(); seen.stream != 0 || seen.kind != kindStreamable {
 			break
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	switch {
-	case status == http.StatusOK:
+	switch status := k.seen().stream; status {
+	case http.StatusOK:
 		k.say("stream", "open")
-	case status > 0:
-		k.say("stream", fmt.Sprintf("not offered (%d)", status))
-	default:
+	case 0:
 		k.say("stream", "none")
+	default:
+		k.say("stream", fmt.Sprintf("not offered (%d)", status))
 	}
 	return 0
 }

@@ -109,19 +109,7 @@ func (d *demoLine) lost() int { return d.made - int(d.answered.Load()) }
 
 // run makes calls until end, and returns when they are settled and the bridge has ended.
 func (d *demoLine) run(ctx context.Context, o options, at *wire, end time.Time) {
-	world := outside{remember: func(snapshot) {}, connect: func(k transportKind) transport {
-		if k == kindSSE {
-			return newSSE(at)
-		}
-		return newStreamable(at)
-	}}
-	in, say := io.Pipe()
-	hear, out := io.Pipe()
-	go func() {
-		newBridge(o, world, at.log, at.mem).run(ctx, in, out)
-		in.Close()
-		out.Close() // ends run
-	}()
+	say, hear := within(ctx, o, outside{connect: at.connect}, at)
 	lines := bufio.NewScanner(hear)
 	d.ask(say, lines, "initialize", `"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"demo","version":"1"}`)
 	fmt.Fprintln(say, `{"jsonrpc":"2.0","method":"notifications/initialized"}`)

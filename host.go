@@ -230,7 +230,7 @@ func (b *bridge) accept(m message) {
 			return
 		}
 		c.m, c.sess = m.withID(sr.id), sr.sess
-		b.record(&call{m: message{id: m.id, method: sr.method, raw: m.raw}, sess: sr.sess, arrived: sr.at}, "to-client", m.outcome())
+		b.record(&call{m: message{id: m.id, method: sr.method, raw: m.raw, facts: new(facts)}, sess: sr.sess, arrived: sr.at}, "to-client", m.outcome())
 	case request:
 		if b.byID[m.id] != nil {
 			b.mem.free(m.charge)

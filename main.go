@@ -156,12 +156,7 @@ func newProgram(c *config, stdin *os.File, stderr io.Writer) (*program, error) {
 
 // checkup hands out the parts to be checked.
 func (p *program) checkup(out io.Writer) *checkup {
-	return &checkup{options: p.c.bridge, outside: outside{p.connect, p.signIn, nil}, client: p.c.client, wire: p.wire, auth: p.auth, json: p.c.json, out: out}
-}
-
-// connect makes the transport for a new session.
-func (p *program) connect(k transportKind) transport {
-	return [...]func(*wire) transport{newStreamable, kindStreamable: newStreamable, kindSSE: newSSE, kindStateless: newStateless}[k](p.wire)
+	return &checkup{options: p.c.bridge, outside: outside{p.wire.connect, p.signIn, nil}, client: p.c.client, wire: p.wire, auth: p.auth, json: p.c.json, out: out}
 }
 
 // signIn renews whatever proves who we are: the headers' sources, where an Authorization header is given,
@@ -190,7 +185,7 @@ func (p *program) serve(ctx context.Context, stdin *os.File, stdout io.Writer) i
 	var beside sync.WaitGroup
 	beside.Go(func() { k.run(work) })
 	beside.Go(func() { p.c.client.headers.begin(work, p.log) })
-	b := newBridge(o, outside{p.connect, p.signIn, k.remember}, p.log, p.wire.mem)
+	b := newBridge(o, outside{p.wire.connect, p.signIn, k.remember}, p.log, p.wire.mem)
 	if f, ok := stdout.(*os.File); ok {
 		stdout = smooth(f)
 	}

@@ -391,3 +391,8 @@ func object(token []byte) []byte {
 	}
 	return token
 }
+
+// connect makes the transport for a new session.
+func (w *wire) connect(k transportKind) transport {
+	return [...]func(*wire) transport{newStreamable, kindStreamable: newStreamable, kindSSE: newSSE, kindStateless: newStateless}[k](w)
+}
