@@ -34,12 +34,28 @@ func chaos(t *testing.T, r *rand.Rand) {
 		{streams: true, ids: true, polling: true, retry: 100 * time.Millisecond},
 		{streams: true},
 		{kind: fakeSSE},
-	}[r.IntN(5)]
+		{kind: fakeStateless},
+		{kind: fakeStateless, streams: true},
+	}[r.IntN(7)]
+	meta := "" // of a client of 2026-07-28
 	s.lost = lostSign(r.IntN(3))
 	s.start(t, n.listen("mcp.test:80"))
 	h := newQuietHost(t, n, testOptions())
-	h.hello()
-	h.list()
+	if s.kind == fakeStateless && r.IntN(2) == 0 {
+		meta = `,"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}`
+		h.say(`{"jsonrpc":"2.0","id":0,"method":"server/discover","params":{"_meta":{` + meta[1:] + `}}}`)
+		h.answer("0", time.Minute)
+	} else {
+		h.hello()
+	}
+	list := func(id string) { // what may be repeated has to be learnt, in each session anew
+		h.say(fmt.Sprintf(`{"jsonrpc":"2.0","id":%q,"method":"tools/list","params":{"_meta":{"x":0%s}}}`, id, meta))
+	}
+	call := func(id, tool, args string) {
+		h.say(fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":{"name":%q,"arguments":{%s},"_meta":{"progressToken":%s%s}}}`, id, tool, args, id, meta))
+	}
+	list("list")
+	h.answer(`"list"`, time.Minute)
 
 	asked := map[string]string{} // id token to tool
 	answers := map[string][]string{}
@@ -57,9 +73,9 @@ func chaos(t *testing.T, r *rand.Rand) {
 			t.Fatalf("not JSON: %s", line)
 		}
 		switch m.Method {
-		case "notifications/tools/list_changed": // what may be repeated has to be learnt anew
+		case "notifications/tools/list_changed":
 			lists++
-			h.say(fmt.Sprintf(`{"jsonrpc":"2.0","id":"list-%d","method":"tools/list"}`, lists))
+			list(fmt.Sprint("list-", lists))
 		case "":
 			answers[string(m.ID)] = append(answers[string(m.ID)], line)
 		}
@@ -73,8 +89,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 		}
 		tool := []string{"add", "look", "put", "echo", "slow", "progress"}[r.IntN(6)]
 		asked[id] = tool
-		args := fmt.Sprintf(`"key":"k%d","text":"t","ms":%d,"steps":3`, i, r.IntN(2000))
-		h.say(fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":{"name":%q,"arguments":{%s},"_meta":{"progressToken":%s}}}`, id, tool, args, id))
+		call(id, tool, fmt.Sprintf(`"key":"k%d","text":"t","ms":%d,"steps":3`, i, r.IntN(2000)))
 		if r.IntN(4) == 0 {
 			mischief(r, n, s)
 		}
@@ -109,8 +124,8 @@ func chaos(t *testing.T, r *rand.Rand) {
 	if twice := s.twice(); len(twice) > 0 {
 		t.Errorf("run twice: %v", twice)
 	}
-	h.next = calls
-	if got := h.answer(h.call("echo", `"text":"healthy again"`), time.Minute); !strings.Contains(got, "healthy again") {
+	call(`"last"`, "echo", `"text":"healthy again"`)
+	if got := h.answer(`"last"`, time.Minute); !strings.Contains(got, "healthy again") {
 		t.Errorf("after all that: %s", got)
 	}
 	h.in.Close()
