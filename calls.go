@@ -80,7 +80,6 @@ type session struct {
 	t           transport
 	live        map[*exchange]bool
 	established bool // the handshake was answered, or there is none
-	initialized bool // notifications/initialized was sent
 	shaken      bool // the line was lost since: loose signs of a lost session count
 
 	stream      *exchange // the server's own stream
@@ -334,9 +333,12 @@ func (o *ours) note(c *call) {
 	}
 }
 
-// replay is what has to be said to a new session, after initialized.
+// replay is what has to be said to a new session.
 func (o *ours) replay(newID func() string) []message {
 	var ms []message
+	if o.initialized.raw != nil {
+		ms = append(ms, o.initialized)
+	}
 	if o.level.raw != nil {
 		ms = append(ms, o.level.withID(newID()))
 	}

@@ -67,6 +67,33 @@ func scenarioKinds(text string) map[string]bool {
 	return on
 }
 
+// TestEndInEveryState ends the input, or sends a signal, in every state of the machine, with and without calls that
+// are open: each has its answer, the session its end, and the bridge is gone in time.
+func TestEndInEveryState(t *testing.T) {
+	const ready = "host ignores list_changed\nhost> hello\nhost< answer 0\nhost> ready\nhost> request 1 tools/list\nhost< answer 1\n"
+	const closing = "host< within 200ms {\"id\":2,\"error\":{\"code\":-31008}}\n"
+	for _, tt := range []struct{ name, bridge, before, eof, signal string }{
+		{"idle", "", "", "exit within 10ms", "exit within 10ms"},
+		{"opening", "", "net: drop\nhost> hello\nsleep 1s\n", "host< nothing for 4400ms\nhost< within 200ms error 0 -31008\nexit within 500ms", "host< within 100ms error 0 -31008\nexit within 500ms"},
+		{"opening, and answered in time", "", "net: latency 200ms\nhost> hello\nsleep 100ms\n", "host< within 4500ms answer 0\nexit within 500ms", "host< {\"id\":0}\nexit within 500ms"},
+		{"ready", "", ready, "exit within 10ms\n@json,streams,ids server: lost 1", "exit within 10ms\n@json,streams,ids server: lost 1"},
+		{"ready, with a short call", "", ready + "host> call 2 slow {\"ms\":3000,\"key\":\"a\"}\nsleep 1s\n", "host< within 3s answer 2\nexit within 500ms\n@json,streams,ids server: lost 1", closing + "exit within 500ms\n@json,streams,ids server: lost 1"},
+		{"ready, with a long call", "", ready + "host> call 2 slow {\"ms\":60000,\"key\":\"a\"}\nsleep 1s\n", "host< nothing for 4400ms\n" + closing + "exit within 500ms\n@json,streams,ids server: lost 1", closing + "exit within 500ms\n@json,streams,ids server: lost 1"},
+		{"signing in", "nobody-signs-in", ready + "server: always on add answers 401 WWW-Authenticate: Bearer\nhost> call 2 add {\"key\":\"a\"}\nsleep 1s\n", "host< nothing for 4400ms\n" + closing + "exit within 500ms", closing + "exit within 500ms"},
+		{"waiting", "max-retries=-1", ready + "net: refuse\nnet: reset\nhost> call 2 add {\"key\":\"a\"}\nsleep 1s\n", "host< nothing for 1900ms\nhost< within 2700ms error 2 -31008\nexit within 500ms", closing + "exit within 500ms"},
+		{"waiting, and answered in time", "initial-retry-delay=1ms max-retry-delay=1ms max-retries=-1", ready + "net: refuse\nnet: reset\nhost> call 2 add {\"key\":\"a\"}\nsleep 1s\nnet: accept\n", "host< within 1s answer 2\nexit within 500ms", "host< {\"id\":2}\nexit within 500ms"},
+		{"dormant", "no-auto-reconnect", ready + "net: refuse\nnet: reset\nhost> call 2 add {\"key\":\"a\"}\nhost< within 1s error 2 not-sent\nsleep 1h\n", "exit within 10ms", "exit within 10ms"},
+	} {
+		for _, end := range []string{"eof", "signal"} {
+			text := "on: json streams ids sse modern stateless\n" + tt.before + end + "\n" + map[string]string{"eof": tt.eof, "signal": tt.signal}[end]
+			if tt.bridge != "" {
+				text = "bridge: " + tt.bridge + "\n" + text
+			}
+			t.Run(tt.name+", "+end, func(t *testing.T) { playScenario(t, "this", text) })
+		}
+	}
+}
+
 // TestCutAnywhere cuts the line after every byte of an answer, on the transport that can resume and on those that
 // cannot: a call runs once, and a tool that may be repeated is answered wherever the cut was.
 func TestCutAnywhere(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -79,7 +80,7 @@ func (b *bridge) finished(now time.Time) bool {
 	if b.eof.IsZero() {
 		return false
 	}
-	busy := b.waiting() || len(b.queue) > 0
+	busy := b.waiting() || slices.ContainsFunc(b.queue, func(c *call) bool { return !c.standing() })
 	for c := range b.inflight {
 		busy = busy || c.m.kind != request
 	}
@@ -217,9 +218,12 @@ func (b *bridge) accept(m message) {
 		case "notifications/initialized":
 			b.mem.free(m.charge)
 			b.initialized = m.keep()
-			if b.state == ready && !b.sess.initialized { // accepted before anything else is released
-				b.set(opening)
-				b.say()
+			if s := b.sess; s != nil && s.established && s.kind != kindStateless { // accepted before anything else is released
+				b.toSay = append(b.toSay, b.initialized)
+				if b.state == ready {
+					b.set(opening)
+					b.say()
+				}
 			}
 			return
 		}
@@ -370,14 +374,21 @@ func (b *bridge) answer(c *call, m message) {
 // fail answers c with an error of the bridge's own.
 func (b *bridge) fail(c *call, k faultKind, text string, cause error) {
 	if c.unsure && k == faultNotSent { // not the last time, but before
-		k, text = faultOutcomeUnknown, text+" after the request was sent once; it may have run: check before repeating it"
+		k, text = faultOutcomeUnknown, text+" after the request was sent once"
 	}
-	f := &errorData{
-		Reason: k.reason(), Attempts: c.sendings, ElapsedMs: time.Since(c.arrived).Milliseconds(), Server: b.server,
-		MayHaveRun: k == faultBadAnswer || k == faultTooLarge || c.unsure || c.state == flying || c.state == resuming,
+	var e *exchangeError
+	sent := c.state == flying || c.state == resuming
+	if errors.As(cause, &e) { // with another status than success the server has declined
+		sent = sent && (e.fate == unknown || e.fate == cut || e.status/100 == 2)
 	}
+	f := &errorData{Reason: k.reason(), Attempts: c.sendings, ElapsedMs: time.Since(c.arrived).Milliseconds(), Server: b.server, MayHaveRun: c.unsure || sent}
 	if cause != nil {
 		f.Cause = clean(cause.Error())
+	}
+	if f.MayHaveRun {
+		text += "; it may have run: check before repeating it"
+	} else if k == faultNotSent {
+		text += "; it was not sent"
 	}
 	id, isRequest := c.m.id, c.m.kind == request
 	if b.drop(c) && isRequest && c.then == nil {

@@ -21,9 +21,9 @@ const (
 // begin takes the client's initialize: the start of its session, and the way back to the old era.
 func (b *bridge) begin(c *call) {
 	b.ours = ours{hello: c.m.keep()}
-	b.kinds = nil
+	b.kinds, b.failures = nil, 0
 	if b.sess != nil {
-		b.discard(b.sess)
+		b.discard(b.sess, &exchangeError{fate: gone, err: errors.New("the client began anew")})
 	}
 	if b.tr == nil && b.kind == kindStateless {
 		b.kind = 0
@@ -100,7 +100,7 @@ func (b *bridge) greet() {
 			case b.doubtful(m):
 				b.lost(s, &exchangeError{fate: gone, err: errForgotten})
 			default:
-				b.stepped(m, e)
+				b.knocked(m, e)
 			}
 		}})
 	case b.hello.raw == nil: // a client without a handshake: its first line is the probe
@@ -140,7 +140,7 @@ func (b *bridge) welcomed(m message, e *exchangeError) {
 		return
 	case again && b.promise.ProtocolVersion != h.ProtocolVersion:
 		b.mem.free(m.charge)
-		b.discard(s)
+		b.discard(s, &exchangeError{fate: gone, err: errOver})
 		b.giveUp(faultServerRefused, fmt.Sprintf("%s now speaks MCP %s, but the client was promised %s: restart the connection", b.server, clean(h.ProtocolVersion), clean(b.promise.ProtocolVersion)), nil)
 		return
 	case again && string(b.promise.Capabilities) != string(h.Capabilities):
@@ -157,9 +157,7 @@ func (b *bridge) welcomed(m message, e *exchangeError) {
 	} else {
 		b.mem.free(m.charge)
 	}
-	if again {
-		b.toSay = b.replay(b.newID)
-	}
+	b.toSay = b.replay(b.newID)
 	b.say()
 }
 
@@ -176,8 +174,8 @@ func (b *bridge) noEntry(e *exchangeError) {
 	}
 }
 
-// stepped takes what became of a knock or of a step of the replay: any answer is an answer.
-func (b *bridge) stepped(m message, e *exchangeError) {
+// knocked takes what became of a knock: any answer is an answer.
+func (b *bridge) knocked(m message, e *exchangeError) {
 	b.mem.free(m.charge)
 	if e != nil && (e.fate != final || e.status == 0) {
 		b.noEntry(e)
@@ -186,19 +184,24 @@ func (b *bridge) stepped(m message, e *exchangeError) {
 	}
 }
 
-// say sends the next line of the replay; with none left the gate opens.
+// say sends the next line of the replay, which is done when it is answered; with none left the gate opens.
 func (b *bridge) say() {
-	s := b.sess
 	switch {
-	case b.initialized.raw != nil && !s.initialized && s.kind != kindStateless:
-		s.initialized = true
-		b.send(&call{m: b.initialized, then: b.stepped})
-	case len(b.toSay) > 0:
-		m := b.toSay[0]
-		b.toSay = b.toSay[1:]
-		b.send(&call{m: m, then: b.stepped})
-	default:
+	case b.saying != nil && b.saying.state != settled: // a second knock was answered
+	case len(b.toSay) == 0:
 		b.gate()
+	default:
+		m := b.toSay[0]
+		if m.kind == request { // it may be said a second time
+			m = m.withID(b.newID())
+		}
+		b.saying = &call{m: m, then: func(m message, e *exchangeError) {
+			if e == nil || e.fate == final && e.status > 0 {
+				b.toSay = b.toSay[1:]
+			}
+			b.knocked(m, e)
+		}}
+		b.send(b.saying)
 	}
 }
 
@@ -225,14 +228,14 @@ func (b *bridge) gate() {
 			b.page(c, nil)
 		}
 	}
-	if s.kind == kindStreamable && s.initialized && s.stream == nil {
+	if s.kind == kindStreamable && b.initialized.raw != nil && s.stream == nil {
 		b.listen(&exchange{s: s}, "", 0)
 	}
 }
 
 // unwelcome decides what a refused hello means: another era, another transport, or no entry.
 func (b *bridge) unwelcome(e *exchangeError) {
-	b.discard(b.sess)
+	b.discard(b.sess, e)
 	code := errorCode(e.body)
 	modern := isModernError(code) || code == -32601 || e.status == 400 && code == -32602
 	init := b.byID[b.hello.id]
@@ -269,9 +272,10 @@ func (b *bridge) translate(init *call) {
 	said := []message{b.hello}
 	if init != nil {
 		b.drop(init)
-	} else if said[0], b.tr.offers = b.hello.withID(b.newID()), b.promise.Capabilities; b.initialized.raw != nil {
-		said = append(append(said, b.initialized), b.replay(b.newID)...)
-		b.tr.missed = true
+	} else {
+		said[0], b.tr.offers = b.hello.withID(b.newID()), b.promise.Capabilities
+		said = append(said, b.replay(b.newID)...)
+		b.tr.missed = b.initialized.raw != nil
 	}
 	for _, c := range slices.Clone(b.queue) {
 		said = append(said, c.m)
@@ -319,7 +323,7 @@ func (b *bridge) discovered(first *call, m message, e *exchangeError) {
 // old is the verdict that the server knows no 2026-07-28, or no longer. Nothing is pinned by it: a client that
 // knows both eras goes on with initialize, and one that was translated goes back to the handshake that it said.
 func (b *bridge) old() {
-	b.discard(b.sess)
+	b.discard(b.sess, &exchangeError{fate: gone, err: errOver})
 	b.set(idle)
 	b.kind, b.kinds = 0, nil
 	if b.tr == nil {
@@ -455,6 +459,7 @@ func (b *bridge) signed(err error) {
 	switch {
 	case b.state != signingIn:
 	case err == nil && b.sess != nil && b.sess.established:
+		b.set(opening)
 		b.say()
 	case err == nil:
 		b.open()

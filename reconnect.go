@@ -143,7 +143,8 @@ type bridge struct {
 	kinds     []transportKind // still to be tried in this round
 	refusal   *exchangeError  // what the preferred transport said to the hello: the answer if nothing works
 	notModern bool            // translating was tried, and was wrong
-	toSay     []message       // replay that is still to be sent
+	toSay     []message       // replay that is still to be answered
+	saying    *call           // its first
 	replays   bool            // this opening makes an old session anew
 	met       bool            // a handshake succeeded once: a bad certificate is an outage now
 	signing   bool
@@ -556,8 +557,6 @@ func (b *bridge) over(x *exchange, err error) {
 	case c.x != x || c.state == settled: // answered, cancelled, or sent again meanwhile
 	case c.doubt != nil: // its answer is being verified
 		c.x = nil
-	case c.then != nil && x.s != b.sess:
-		b.drop(c)
 	case c.then != nil && (e != nil || c.m.kind != request) && !(x.resume || e != nil && e.fate == cut):
 		b.drop(c)
 		c.then(e.reply(), e)
@@ -602,7 +601,7 @@ func (b *bridge) taken(c *call, x *exchange) {
 func (b *bridge) failed(c *call, x *exchange, e *exchangeError) {
 	switch {
 	case errors.Is(e, errTooLarge):
-		b.fail(c, faultTooLarge, fmt.Sprintf("the answer is larger than %d bytes (--max-message-size)", b.maxMessage), e)
+		b.unsure(c, e)
 	case e.challenged():
 		b.challenged(c, e)
 	case x.s == b.sess && c.m.kind == request && (e.fate == cut || x.resume && e.fate != gone && e.fate != final):
@@ -642,11 +641,13 @@ func (b *bridge) unsure(c *call, e *exchangeError) {
 		c.then(message{}, e)
 	case c.m.kind == notification:
 		b.drop(c)
+	case errors.Is(e, errTooLarge): // again would bring the same
+		b.fail(c, faultTooLarge, fmt.Sprintf("an answer of the server is larger than %d bytes (--max-message-size)", b.maxMessage), e)
 	case b.autoReconnect && c.again:
 		c.after = ""
 		b.missed(c, e)
 	default:
-		b.fail(c, faultOutcomeUnknown, "the connection to "+b.server+" was lost after the request was sent; it may have run: check before repeating it", e)
+		b.fail(c, faultOutcomeUnknown, "the connection to "+b.server+" was lost after the request was sent", e)
 		if e.status >= 500 { // a gateway without its server, which would say so to the next call too
 			b.suspect(c, e)
 		}
@@ -729,13 +730,28 @@ func (b *bridge) streamOver(x *exchange, e *exchangeError) {
 
 // lost begins anew after the server has forgotten s. Concurrent news of one session make one new session.
 func (b *bridge) lost(s *session, e *exchangeError) {
-	if s != b.sess {
-		return
+	if s == b.sess {
+		b.discard(s, e)
+		b.down(e)
 	}
-	b.discard(s)
+}
+
+// discard ends a session that will not be used again. Calls that fly in it stay with their exchanges, whose
+// answers still count.
+func (b *bridge) discard(s *session, e *exchangeError) {
+	b.sess, b.toSay, b.probing, b.pages = nil, nil, nil, 0
+	for x := range s.live {
+		if x.c == nil || x.c.then != nil {
+			x.cancel(errOver)
+		} else if s.kind == kindSSE { // what the POST says tells whether the server has the call
+			time.AfterFunc(lingering, func() { x.cancel(errOver) })
+		}
+	}
 	for c := range b.inflight {
 		switch {
-		case c.sess != s || c.then != nil:
+		case c.sess != s:
+		case c.then != nil:
+			b.drop(c)
 		case c.doubt != nil: // its ping ends with the session
 			b.verified(c, *c.doubt, true)
 		case c.m.kind != request: // answers to requests of that session are worthless now
@@ -743,25 +759,8 @@ func (b *bridge) lost(s *session, e *exchangeError) {
 		case c.state == resuming:
 			c.x.cancel(errOver)
 			b.unsure(c, e)
-		case c.x == nil:
+		case c.x == nil, errors.Is(e, errTooLarge):
 			b.unsure(c, e)
-		}
-	}
-	b.down(e)
-}
-
-// discard ends a session that will not be used again. Calls that fly in it stay with their exchanges, whose
-// answers still count.
-func (b *bridge) discard(s *session) {
-	if b.sess == s {
-		b.sess = nil
-	}
-	b.toSay, b.probing, b.pages = nil, nil, 0
-	for x := range s.live {
-		if x.c == nil || x.c.then != nil {
-			x.cancel(errOver)
-		} else if s.kind == kindSSE { // what the POST says tells whether the server has the call
-			time.AfterFunc(lingering, func() { x.cancel(errOver) })
 		}
 	}
 	for id, sr := range b.asked {
@@ -842,7 +841,7 @@ func (b *bridge) delay(floor time.Time) {
 func (b *bridge) stir() {
 	now := time.Now()
 	switch {
-	case b.state == idle, b.state == dormant:
+	case b.state == dormant:
 		b.failures = 0
 		b.open()
 	case b.state == opening && b.sess.established && b.sess.shaken && now.Sub(b.hurried) >= time.Second: // the knock may meet silence: another

@@ -126,6 +126,7 @@ type player struct {
 	net     *memNet
 	options options
 	running bool
+	absent  bool // the person who would sign in
 
 	in     *io.PipeWriter
 	signal context.CancelFunc
@@ -329,6 +330,12 @@ func (p *player) bridge(settings string) {
 			}
 		case "no-auto-reconnect":
 			p.options.autoReconnect = false
+		case "max-message-size":
+			p.options.maxMessage = p.number(value)
+		case "nobody-signs-in": // for ever; else it fails at once
+			p.absent = true
+		case "ignore-tool":
+			p.options.tools.ignore = append(p.options.tools.ignore, value)
 		case "silent":
 			p.options.silent = true
 		default:
@@ -412,7 +419,10 @@ func (p *player) run() {
 			}
 			return newStreamable(w)
 		},
-		signIn: func(context.Context, string, int, func(string)) error {
+		signIn: func(ctx context.Context, _ string, _ int, _ func(string)) error {
+			if p.absent {
+				<-ctx.Done()
+			}
 			return &signInError{err: fmt.Errorf("nobody can sign in here")}
 		},
 		remember: func(snapshot) {},
