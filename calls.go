@@ -16,9 +16,7 @@ import (
 	"time"
 )
 
-const (
-	maxSubscribed = 10000 // resources that are subscribed anew in a new session
-)
+const maxSubscribed = 10000 // resources that are subscribed anew in a new session
 
 // callState says where a line of the client is.
 type callState uint8
@@ -74,6 +72,9 @@ func (c *call) modern() bool {
 // standing says that nobody waits for the answer: a subscription stays open until it is cancelled.
 func (c *call) standing() bool { return c.m.method == "subscriptions/listen" }
 
+// awaited says that the client waits for the answer.
+func (c *call) awaited() bool { return c.m.kind == request && !c.standing() }
+
 // A session is one generation of state at the server. Old ones are recognised by not being bridge.sess.
 type session struct {
 	kind        transportKind
@@ -122,14 +123,14 @@ type ledger struct {
 	lastID   int
 }
 
-func newLedger(prefix string) ledger {
+func newLedger() ledger {
 	return ledger{
 		byID:     map[string]*call{},
 		byToken:  map[string]*call{},
 		byUp:     map[string]*call{},
 		inflight: map[*call]bool{},
 		asked:    map[string]serverRequest{},
-		prefix:   prefix,
+		prefix:   rand.Text()[:12],
 	}
 }
 
@@ -416,5 +417,3 @@ func malformed(err error) message {
 	bad, _ := errors.AsType[*badMessage](err)
 	return errorReply(bad.id, bad.code, bad.text, nil)
 }
-
-func randomPrefix() string { return rand.Text()[:12] }

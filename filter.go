@@ -4,7 +4,7 @@ package main
 // pure. What a server says of its tools (annotations) is its claim; it holds for one session.
 
 import (
-	"slices"
+	"regexp"
 	"strings"
 )
 
@@ -30,8 +30,9 @@ const (
 // A filter belongs to the loop; it is not safe for concurrent use.
 type filter struct {
 	filterOptions
-	tools map[string]hints // as this session's lists have them
-	size  int              // bytes of them
+	ignored, allowed *regexp.Regexp   // nil: none given
+	tools            map[string]hints // as this session's lists have them
+	size             int              // bytes of them
 }
 
 type hints struct{ readOnly, repeatable bool }
@@ -39,7 +40,7 @@ type hints struct{ readOnly, repeatable bool }
 // newFilter takes patterns in which * stands for any number of characters; they match whole names, in any
 // case of letters.
 func newFilter(o filterOptions) *filter {
-	f := &filter{filterOptions: o}
+	f := &filter{filterOptions: o, ignored: matching(o.ignore), allowed: matching(o.allow)}
 	f.reset()
 	return f
 }
@@ -67,10 +68,10 @@ func (f *filter) list(m message) message {
 // call says whether the named tool may be called; "" is a call that names none or more than one. Where it
 // still says lookup after all pages have been listed, the server has no such tool: denied.
 func (f *filter) call(tool string) verdict {
-	restricted := f.readOnly || len(f.ignore)+len(f.allow) > 0
+	restricted := f.readOnly || f.ignored != nil || f.allowed != nil
 	hints, listed := f.tools[tool]
 	switch {
-	case tool == "" && restricted, matches(f.ignore, tool), len(f.allow) > 0 && !matches(f.allow, tool):
+	case tool == "" && restricted, f.ignored != nil && f.ignored.MatchString(tool), f.allowed != nil && !f.allowed.MatchString(tool):
 		return denied
 	case f.readOnly && !listed:
 		return lookup
@@ -88,28 +89,11 @@ func (f *filter) reset() {
 	f.tools, f.size = map[string]hints{}, 0
 }
 
-// matches reports whether one of the patterns is the whole of name.
-func matches(patterns []string, name string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return match(strings.ToLower(p), strings.ToLower(name)) })
-}
-
-// match finds * from left to right: the parts between stars are taken where they come first.
-func match(pattern, name string) bool {
-	head, rest, star := strings.Cut(pattern, "*")
-	if !strings.HasPrefix(name, head) {
-		return false
+// matching is an expression for the names that one of the patterns matches, or nil.
+func matching(patterns []string) *regexp.Regexp {
+	if len(patterns) == 0 {
+		return nil
 	}
-	name = name[len(head):]
-	for star {
-		head, rest, star = strings.Cut(rest, "*")
-		if !star {
-			return strings.HasSuffix(name, head)
-		}
-		i := strings.Index(name, head)
-		if i < 0 {
-			return false
-		}
-		name = name[i+len(head):]
-	}
-	return name == ""
+	all := regexp.QuoteMeta(strings.ToValidUTF8(strings.Join(patterns, "\x00"), "\uFFFD")) // no argument holds a NUL
+	return regexp.MustCompile("(?is)^(?:" + strings.NewReplacer(`\*`, ".*", "\x00", "|").Replace(all) + ")$")
 }

@@ -36,8 +36,11 @@ func TestFilterPatterns(t *testing.T) {
 		{"**", "x", true},
 		{"a?c", "abc", false},
 		{"É*", "éa", true},
+		{"a.c", "abc", false},
+		{"*", "two\nlines", true},
+		{"\xff*", "\xff", true},
 	} {
-		if got := matches([]string{test.pattern}, test.name); got != test.want {
+		if got := matching([]string{test.pattern}).MatchString(test.name); got != test.want {
 			t.Errorf("%q matches %q: %v, want %v", test.pattern, test.name, got, test.want)
 		}
 	}

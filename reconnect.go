@@ -80,20 +80,16 @@ type snapshot struct {
 // opening has one message in the air (the hello, then the replay, or a knock where the session still
 // stands), so that after an outage one probe dials and not fifty calls. From dormant the client's next line
 // leads back to opening. End of input is a deadline over every state.
-type state uint8
+type state string
 
 const (
-	idle state = iota
-	opening
-	ready
-	signingIn
-	waiting
-	dormant
+	idle      state = "idle"
+	opening   state = "opening"
+	ready     state = "ready"
+	signingIn state = "signing in"
+	waiting   state = "waiting"
+	dormant   state = "dormant"
 )
-
-func (s state) String() string {
-	return [...]string{"idle", "opening", "ready", "signing in", "waiting", "dormant"}[s]
-}
 
 const (
 	quickSpread = 250 * time.Millisecond // a first redial comes within it
@@ -188,9 +184,10 @@ func newBridge(o options, world outside, log *slog.Logger, mem *budget) *bridge 
 		world:   world,
 		log:     log,
 		mem:     mem,
-		ledger:  newLedger(randomPrefix()),
+		ledger:  newLedger(),
 		filter:  newFilter(o.tools),
 		batch:   map[string]*group{},
+		state:   idle,
 		events:  make(chan event, 16),
 		ended:   make(chan struct{}),
 	}
@@ -338,8 +335,11 @@ func (b *bridge) pump() {
 			b.send(c)
 		}
 	}
-	if b.state == idle && b.oldest() != nil {
+	switch {
+	case b.state == idle && b.oldest() != nil:
 		b.open()
+	case b.state == dormant && b.autoReconnect && slices.ContainsFunc(b.queue, (*call).awaited): // its exchange has ended only now
+		b.stir()
 	}
 }
 
@@ -795,7 +795,7 @@ func (b *bridge) down(e *exchangeError) {
 		b.failures++
 	}
 	late := b.state == opening && slices.ContainsFunc(b.queue, b.owed)
-	if b.maxRetries >= 0 && b.failures > b.maxRetries && (late || slices.ContainsFunc(b.queue, func(c *call) bool { return now.Sub(c.arrived) < patience(c) })) {
+	if b.maxRetries >= 0 && b.failures > b.maxRetries && (late || slices.ContainsFunc(b.queue, func(c *call) bool { return c.m.method == "initialize" || now.Sub(c.arrived) < lateHold })) {
 		b.failures-- // too early for an error: the round goes on
 	}
 	if !b.autoReconnect && !late && (e.fate != gone || len(b.queue) == 0) || b.maxRetries >= 0 && b.failures > b.maxRetries {
@@ -882,7 +882,7 @@ func (b *bridge) set(s state) {
 
 func (b *bridge) report() {
 	b.world.remember(snapshot{
-		State: b.state.String(), Since: b.since, Reconnects: b.reconnects, LastError: b.lastError, Held: len(b.queue),
+		State: string(b.state), Since: b.since, Reconnects: b.reconnects, LastError: b.lastError, Held: len(b.queue),
 		handshake: b.remembered,
 	})
 }

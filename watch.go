@@ -59,9 +59,6 @@ func (b *bridge) tick(now time.Time) {
 	if b.state == waiting && !now.Before(b.redialAt) {
 		b.open()
 	}
-	if b.state == dormant && b.autoReconnect && slices.ContainsFunc(b.queue, func(c *call) bool { return c.m.kind == request && !c.standing() }) {
-		b.stir() // its exchange has ended only now
-	}
 	if b.outBytes >= maxOut { // we hold the streams up ourselves
 		return
 	}
@@ -74,14 +71,6 @@ func (b *bridge) tick(now time.Time) {
 		b.dead()
 	}
 	b.wall = now
-}
-
-// patience is how long c is held at least.
-func patience(c *call) time.Duration {
-	if c.m.method == "initialize" {
-		return initializeTimeout
-	}
-	return lateHold
 }
 
 // limit is until when c is held at most. An outage may be found out late.
@@ -99,7 +88,7 @@ func (b *bridge) limit(c *call) time.Time {
 // owed says whether c still waits for an attempt to reach the server that began after it came: only the failure
 // of such a one tells that the server is away.
 func (b *bridge) owed(c *call) bool {
-	return c.m.kind == request && !c.standing() && c.arrived.After(b.begun)
+	return c.awaited() && c.arrived.After(b.begun)
 }
 
 // lastChance brings the redial forward where a held call would get its error before it: in the last seconds of
