@@ -31,6 +31,8 @@ const (
 	exitProtocol = 4 // reachable, but not as an MCP server
 )
 
+const signInAdvice = "run mcp-redial login with the same arguments, or give the server's key with --header"
+
 const (
 	checkLimit = 45 * time.Second // for each answer
 	maxStatus  = 4 << 10          // bytes of a status file
@@ -267,6 +269,9 @@ func (k *checkup) reach() int {
 	kind, answers := seen.kind, seen.answers
 	if len(answers) == 0 {
 		err := cmp.Or(seen.broken, errors.New(failure))
+		if absent, ok := errors.AsType[*signInError](err); ok {
+			return k.fail(exitSignIn, "authentication", err.Error(), cmp.Or(absent.hint, signInAdvice))
+		}
 		name, next := diagnose(err)
 		return k.fail(exitNoWay, name, err.Error(), next)
 	}
@@ -285,7 +290,7 @@ func (k *checkup) reach() int {
 	}
 	k.say("redirects", fmt.Sprint(hops))
 	if code == http.StatusUnauthorized || code == http.StatusForbidden || errorCode(m.raw) == int(faultAuthorization) {
-		return k.fail(exitSignIn, "authentication", failure+k.credential(), "run mcp-redial login with the same arguments, or give the server's key with --header")
+		return k.fail(exitSignIn, "authentication", failure+k.credential(), signInAdvice)
 	}
 	k.say("authentication", strings.TrimPrefix(k.credential(), "; "))
 	h, ok := readHandshake(m)

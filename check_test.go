@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -130,6 +131,10 @@ func TestCheckFails(t *testing.T) {
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	failing, err := exec.LookPath("false")
+	if err != nil {
+		t.Skip(err)
+	}
 	closed := onLoopback(t)
 	closed.Close()
 	proxy := answering(http.StatusProxyAuthRequired, "Proxy-Authenticate", "Negotiate")
@@ -155,6 +160,7 @@ func TestCheckFails(t *testing.T) {
 		"redirect":     {[]string{answering(307, "Location", "https://other.example/hush")}, 4, "https://other.example"},
 		"redirect 302": {[]string{answering(302, "Location", "/hush")}, 4, "FAIL  redirects"},
 		"loop":         {[]string{answering(308, "Location", "/mcp?k=hush")}, 4, "redirects for ever"},
+		"no program":   {[]string{"https://mcp.example", "--header-command", failing}, 3, "FAIL  authentication"},
 		"no URL":       {nil, 2, ""},
 		"bad flag":     {[]string{secure.URL, "--ca-fil", ca}, 2, ""},
 	} {

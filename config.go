@@ -6,7 +6,6 @@ package main
 // secret is never repeated in it.
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -367,15 +366,15 @@ func (d *draft) place(words []string) error {
 	if len(words) > 0 {
 		d.auth.serverURL = words[0]
 	}
+	if len(words) > 2 { // some clients take arguments apart at spaces
+		return &usageError{fmt.Sprintf("%d words too many after URL and port", len(words)-2), "put values with spaces in quotes, or into variables"}
+	}
 	if len(words) > 1 {
 		port, err := strconv.Atoi(words[1])
 		if err != nil || port < 0 || port > 65535 {
 			return &usageError{"the second word, the callback port, is no port", "give a number from 1 to 65535, or leave it out"}
 		}
 		d.auth.port = port
-	}
-	if len(words) > 2 {
-		return &usageError{fmt.Sprintf("%d words too many after URL and port", len(words)-2), "put values with spaces in quotes"}
 	}
 	return d.setURL(d.auth.serverURL)
 }
@@ -400,7 +399,7 @@ func (d *draft) readEntry(haveURL bool) error {
 	var doc struct {
 		Servers map[string]entry `json:"mcpServers"`
 	}
-	if err := json.Unmarshal(bytes.TrimPrefix(data, []byte("\uFEFF")), &doc); err != nil {
+	if err := json.Unmarshal(data, &doc); err != nil {
 		if t := (*json.UnmarshalTypeError)(nil); errors.As(err, &t) {
 			return wrong(clean(t.Field) + " is a " + t.Value + ", which it may not be")
 		}

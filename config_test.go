@@ -248,7 +248,7 @@ func TestFlagErrors(t *testing.T) {
 		{[]string{"8080abc"}, "the second word, the callback port, is no port"},
 		{[]string{"65536"}, "the second word, the callback port, is no port"},
 		{[]string{"-1"}, "the second word, the callback port, is no port"},
-		{[]string{"9000", "extra", "words"}, "2 words too many after URL and port | put values with spaces in quotes"},
+		{[]string{"9000", "extra", "words"}, "2 words too many after URL and port | put values with spaces in quotes, or into variables"},
 		{[]string{"only", "status", exampleURL}, "status takes no URL | mcp-redial status"},
 		{[]string{"only", "demo", exampleURL}, "demo takes no URL | mcp-redial demo"},
 		{[]string{"--ignore-tol", "x"}, "unknown flag --ignore-tol | did you mean --ignore-tool?"},
@@ -582,6 +582,51 @@ func TestEntry(t *testing.T) {
 	wants(t, err, "the URL begins with http:, so that everybody on the way can read and change what is sent")
 	_, err = parse([]string{"--config", file(`{"mcpServers":{"a":{"url":"https://a","headers":{"X-A":"1\r\nX-B: s3cret"}}}}`)}, bareMachine(t))
 	wants(t, err, "--header is not a header on one line")
+}
+
+// TestWindowsForms holds what arguments and files look like there: spaces and backslashes, quotes, CRLF, a mark
+// before the text, and variables that are set on no other system.
+func TestWindowsForms(t *testing.T) {
+	mark := func(text string) string { return "\uFEFF" + strings.ReplaceAll(text, "\n", "\r\n") }
+	m := bareMachine(t)
+	m.getenv = variables(map[string]string{"USERPROFILE": `C:\Users\A Person`, "APPDATA": `C:\Users\A Person\AppData\Roaming`,
+		"MCP_REMOTE_CONFIG_DIR": `C:\a store`, "AUTH": "Bearer a b"})
+	m.policy = writeFile(t, "policy", mark("# locked\n--audit-file \"C:\\Program Files\\audit log\"\n--header 'X-Company: a b'\n--read-only\n"))
+	client := writeFile(t, "client.json", mark(`{"mcpServers":{"a":{"url":"https://work.example.com/mcp",`+"\n"+`"autoReconnect":{"maxRetries":3}}}}`+"\n"))
+	object := writeFile(t, "an object", mark("{\"client_id\":\n\"${APPDATA}\"}\n"))
+	headers := writeFile(t, "the headers", mark("X-File: 1\n# no header\n\nX-Dir: ${APPDATA}\n"))
+	_, err := parse([]string{"--config", client, "--header", "X-Company: other"}, m)
+	wants(t, err, "--header contradicts the policy of this machine")
+	c, err := parse([]string{"--config", client, "--header-file", headers, `--log-file=C:\Program Files\a log.txt`, "--static-oauth-client-info", "@" + object,
+		"--proxy-auth-file", writeFile(t, "auth", mark("user:pass word\n"))}, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.client.headers.current(t.Context())
+	for what, is := range map[string]bool{
+		"policy":       c.audit == `C:\Program Files\audit log` && h.Get("X-Company") == "a b" && c.bridge.tools.readOnly,
+		"config":       c.url.Host == "work.example.com" && c.bridge.maxRetries == 3,
+		"header file":  err == nil && h.Get("X-File") == "1" && h.Get("X-Dir") == `C:\Users\A Person\AppData\Roaming`,
+		"argument":     c.log.file == `C:\Program Files\a log.txt`,
+		"object":       string(c.auth.staticInfo) == `{"client_id":"C:\\Users\\A Person\\AppData\\Roaming"}`,
+		"proxy's file": c.client.proxyAuth.reveal() == "user:pass word",
+		"store":        c.storeDir == `C:\a store`,
+	} {
+		if !is {
+			t.Errorf("%s: %+v", what, c)
+		}
+	}
+	// Some clients there take arguments apart at spaces: said plainly, and a variable helps.
+	m.policy = filepath.Join(t.TempDir(), "none")
+	_, err = parse([]string{exampleURL, "--header", "Authorization:", "Bearer", "a", "b"}, m)
+	wants(t, err, "2 words too many after URL and port | put values with spaces in quotes, or into variables")
+	c, err = parse([]string{exampleURL, "--header", "Authorization:${AUTH}"}, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h, err := c.client.headers.current(t.Context()); err != nil || h.Get("Authorization") != "Bearer a b" {
+		t.Errorf("from a variable: %v, %v", h, err)
+	}
 }
 
 // TestCommandLine holds exit codes, and the form in which a person is told what is wrong.

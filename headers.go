@@ -5,6 +5,7 @@ package main
 // only (client.go sees to that) and never into an error or a log.
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -274,7 +275,7 @@ func (o *output) Write(p []byte) (int, error) {
 
 const maxFile = 1 << 20 // bytes of a file that a flag names
 
-// load reads a file that a person named.
+// load reads a file that a person named. The mark that editors on Windows put before UTF-8 is no part of it.
 func load(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -285,5 +286,5 @@ func load(path string) ([]byte, error) {
 	if err == nil && len(data) > maxFile {
 		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
 	}
-	return data, err
+	return bytes.TrimPrefix(data, []byte("\uFEFF")), err
 }
