@@ -29,9 +29,10 @@ const (
 	metaVersion   = "io.modelcontextprotocol/protocolVersion"
 	annotation    = "x-mcp-header"
 
-	maxSchemas   = 1 << 20 // bytes of input schemas that are remembered for mirroring
-	maxMirrors   = 100     // arguments of one tool that are mirrored: servers take no more headers
-	maxListPages = 50      // pages of tools/list that are read to repair one call
+	maxWalk      = 32 << 20 // bytes that are read of one: each level reads again all that is below
+	maxSchemas   = 1 << 20  // bytes of input schemas that are remembered for mirroring
+	maxMirrors   = 100      // arguments of one tool that are mirrored: servers take no more headers
+	maxListPages = 50       // pages of tools/list that are read to repair one call
 )
 
 // newStateless returns a transport for a server of 2026-07-28.
@@ -249,6 +250,7 @@ func (s *stateless) learn(m message, first bool) message {
 type walk struct {
 	found map[string][]string // the arguments that the server wants to see in headers: paths of property names, by header
 	bad   string              // what is against the rules; "" if nothing
+	read  int                 // bytes
 }
 
 // mirrors finds what a schema wants mirrored.
@@ -265,6 +267,9 @@ func mirrors(schema []byte) walk {
 // schema looks at the schema, or list of schemas, at path; reachable says that only properties keywords lead
 // there from the root (streamable-http, Schema Extension).
 func (w *walk) schema(node []byte, path []string, reachable bool) {
+	if w.read += len(node); w.read > maxWalk {
+		return
+	}
 	each(node, func(key []byte, from, to int) {
 		value := node[from:to]
 		switch keyword, _ := unquote(key); keyword {

@@ -251,6 +251,16 @@ func TestSchemaWalkBound(t *testing.T) {
 	}
 }
 
+// A deep schema costs its size for every level: what is large and deep is not read to its end.
+func TestSchemaWalkWork(t *testing.T) {
+	for size, want := range map[int]int{1 << 10: 1, 1 << 19: 0} {
+		w := mirrors([]byte(strings.Repeat(`{"properties":{"a":`, 300) + `{"type":"string","x-mcp-header":"A","title":"` + strings.Repeat("t", size) + `"}` + strings.Repeat("}}", 300)))
+		if len(w.found) != want || w.bad != "" {
+			t.Errorf("%d bytes: %d found, %s", size, len(w.found), w.bad)
+		}
+	}
+}
+
 func FuzzSchemaWalk(f *testing.F) {
 	for _, test := range schemas {
 		f.Add(test.schema)
