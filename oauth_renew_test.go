@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -1060,4 +1061,34 @@ func TestForgetsLeftovers(t *testing.T) {
 		}()
 	}
 	w.mustCall(a)
+}
+
+// With --token-store memory a sign-in of either kind works and leaves nothing behind.
+func TestSignInInMemory(t *testing.T) {
+	check := func(t *testing.T, w *signInWorld, edit func(*authOptions)) {
+		a := w.instance(edit)
+		var err error
+		if a.store, err = openStore("", a.log); err != nil {
+			t.Fatal(err)
+		}
+		w.mustCall(a)
+		w.as.revokeAccess()
+		w.mustCall(a) // a refresh
+		if n := w.as.count("POST /tenant/token"); n != 2 {
+			t.Errorf("%d token requests, want 2", n)
+		}
+		if err := a.logout(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if files, err := os.ReadDir(filepath.Join(w.dir, storeFolder)); err != nil || len(files) != 0 {
+			t.Errorf("on disk: %v, %v", files, err)
+		}
+		if files, err := a.store.list(""); err != nil || len(files) != 0 {
+			t.Errorf("in memory: %v, %v", files, err)
+		}
+	}
+	w := newWorld(t)
+	w.person()
+	check(t, w, nil)
+	synctest.Test(t, func(t *testing.T) { check(t, newMemWorld(t), func(o *authOptions) { o.deviceCode = true }) })
 }
