@@ -127,11 +127,8 @@ func takePort(ctx context.Context, o listenOptions, back chan<- redirect) (*call
 func leads(ctx context.Context, port int, identity string) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", port, idPath), nil)
-	if err != nil {
-		return false
-	}
-	t := &http.Transport{DisableKeepAlives: true} // and no proxy
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d%s", port, idPath), nil) // cannot fail
+	t := &http.Transport{DisableKeepAlives: true}                                                                      // and no proxy
 	resp, err := t.RoundTrip(req)
 	if err != nil {
 		return false

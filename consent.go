@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -76,8 +77,7 @@ func (a *authorizer) poll(ctx context.Context, found, d *discovery, shown bool) 
 	case shown && !there:
 		return errors.New("the sign-in ended without success in another instance")
 	case !there || late || !shown && (d.Server.Issuer != found.Server.Issuer || d.Scope != found.Scope):
-		v, form := new(deviceCode), url.Values{}
-		fill(form, map[string]string{"scope": found.Scope, "resource": a.resource(found)})
+		v, form := new(deviceCode), map[string]string{"scope": found.Scope, "resource": a.resource(found)}
 		if err := a.post(ctx, "asking for a device code", found, c, found.Server.Device, form, v); err != nil {
 			return err
 		}
@@ -91,7 +91,7 @@ func (a *authorizer) poll(ctx context.Context, found, d *discovery, shown bool) 
 	case time.Now().Before(d.Device.Next):
 		return &denial{"", notYet}
 	default:
-		err := a.grant(ctx, d, c, url.Values{"grant_type": {deviceGrant}, "device_code": {d.Device.Code}}, new(tokens))
+		err := a.grant(ctx, d, c, map[string]string{"grant_type": deviceGrant, "device_code": d.Device.Code}, new(tokens))
 		if code := decided(err); code == "slow_down" {
 			d.Device.Interval += 5
 		} else if code != notYet && !outage(err) {
@@ -103,13 +103,15 @@ func (a *authorizer) poll(ctx context.Context, found, d *discovery, shown bool) 
 	return cmp.Or[error](a.store.writeJSON(name, d), &denial{"", notYet})
 }
 
-// fill sets what is not empty.
-func fill(form url.Values, to map[string]string) {
-	for name, value := range to {
+// params are those that are not empty.
+func params(all map[string]string) url.Values {
+	q := url.Values{}
+	for name, value := range all {
 		if value != "" {
-			form.Set(name, value)
+			q.Set(name, value)
 		}
 	}
+	return q
 }
 
 // tell says to the person, on stderr whatever the log level and through the client, what is waited for.
@@ -144,57 +146,52 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 	begun, settled, followed := false, time.Now(), time.Time{}
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for port := 0; ; {
 		if led == nil {
-			port := 0
 			if led, port, err = takePort(ctx, a.o.listenOptions, arrived); err == nil {
 				settled = time.Now()
 			}
-			switch pending := a.pending(); {
-			case a.adopt(old):
-				return nil
-			case err != nil && time.Since(settled) > settleLimit:
-				return err
-			case err != nil: // the port changes hands
-			case led != nil && !followed.IsZero() && pending.IsZero():
-				return errors.New("the sign-in ended without success in another instance")
-			case (led != nil || a.o.paste != nil) && !begun:
-				if err := a.begin(ctx, d, port, led != nil && time.Since(pending) > quietTab, waiting); err != nil {
-					return err
-				}
-				begun = true
-			case led == nil && followed.IsZero():
-				followed = time.Now()
-				waiting(fmt.Sprintf("Another instance is signing in to %s: finish that in the browser, or run: mcp-redial login URL", a.o.site))
-			case led == nil && !begun && time.Since(followed) > max(followLimit, a.o.authTimeout):
-				return &signInError{err: fmt.Errorf("signing in to %s: another program holds port %d and does not finish", a.o.site, port),
-					hint: "Complete the sign-in that it has begun, or end that program."}
-			}
 		}
-		var back redirect
+		if a.adopt(old) { // looked at with the port in hand: whoever had it may have stored one just before
+			return nil
+		}
+		switch pending := a.pending(); {
+		case err != nil && time.Since(settled) > settleLimit:
+			return err
+		case err != nil || begun: // the port changes hands; a person is at it
+		case led != nil && !followed.IsZero() && pending.IsZero():
+			return errors.New("the sign-in ended without success in another instance")
+		case led != nil || a.o.paste != nil:
+			if err := a.begin(ctx, d, port, led != nil && time.Since(pending) > quietTab, waiting); err != nil {
+				return err
+			}
+			begun = true
+		case followed.IsZero():
+			followed = time.Now()
+			waiting(fmt.Sprintf("Another instance is signing in to %s: finish that in the browser, or run: mcp-redial login URL", a.o.site))
+		case time.Since(followed) > max(followLimit, a.o.authTimeout):
+			return &signInError{err: fmt.Errorf("signing in to %s: another program holds port %d and does not finish", a.o.site, port),
+				hint: "Complete the sign-in that it has begun, or end that program."}
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
-			if a.adopt(old) {
-				return nil
+		case back := <-arrived:
+			ours, err := a.complete(ctx, back.query)
+			back.shown <- err
+			if !ours {
+				continue
 			}
-			continue
-		case back = <-arrived:
+			select {
+			case <-back.seen:
+			case <-time.After(settleLimit):
+			}
+			if e, ok := errors.AsType[*signInError](err); ok { // the next try would open the next tab: that is for a person to decide
+				err = e.err
+			}
+			return err
 		}
-		ours, err := a.complete(ctx, back.query)
-		back.shown <- err
-		if e, ok := errors.AsType[*signInError](err); ok { // the next try would open the next tab: that is for a person to decide
-			err = e.err
-		}
-		if !ours {
-			continue
-		}
-		select {
-		case <-back.seen:
-		case <-time.After(settleLimit):
-		}
-		return err
 	}
 }
 
@@ -237,8 +234,9 @@ func (a *authorizer) begin(ctx context.Context, d *discovery, port int, open boo
 	}
 	sum := sha256.Sum256([]byte(verifier))
 	q := u.Query() // RFC 6749, 3.1: an existing query is kept
-	fill(q, map[string]string{"response_type": "code", "client_id": c.ID, "redirect_uri": d.Redirect, "state": state, "scope": d.Scope,
-		"code_challenge": base64.RawURLEncoding.EncodeToString(sum[:]), "code_challenge_method": "S256", "resource": a.resource(d)})
+	maps.Copy(q, params(map[string]string{"response_type": "code", "client_id": c.ID, "redirect_uri": d.Redirect, "state": state,
+		"scope": d.Scope, "resource": a.resource(d),
+		"code_challenge": base64.RawURLEncoding.EncodeToString(sum[:]), "code_challenge_method": "S256"}))
 	if slices.Contains(strings.Fields(d.Scope), "offline_access") {
 		q.Set("prompt", "consent") // OpenID Connect Core, 11
 	}
@@ -293,7 +291,7 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 	if err != nil {
 		return true, err
 	}
-	form := url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {d.Redirect}, "code_verifier": {string(verifier)}}
+	form := map[string]string{"grant_type": "authorization_code", "code": code, "redirect_uri": d.Redirect, "code_verifier": string(verifier)}
 	for try := 1; ; try++ {
 		err := a.grant(ctx, d, c, form, new(tokens))
 		a.disown(err)

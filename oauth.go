@@ -448,7 +448,7 @@ func (a *authorizer) revoke(ctx context.Context, t *tokens) error {
 	}
 	for hint, token := range map[string]string{"refresh_token": t.Refresh, "access_token": t.Access} {
 		if token != "" {
-			e := a.post(ctx, "revoking a token", d, c, d.Server.Revocation, url.Values{"token": {token}, "token_type_hint": {hint}}, nil)
+			e := a.post(ctx, "revoking a token", d, c, d.Server.Revocation, map[string]string{"token": token, "token_type_hint": hint}, nil)
 			err = errors.Join(err, e)
 		}
 	}
@@ -493,17 +493,15 @@ func (a *authorizer) register(ctx context.Context, d *discovery, redirect string
 		doc["scope"] = d.Scope
 	}
 	maps.Copy(doc, a.metadata)
-	body, err := json.Marshal(doc)
-	if err != nil {
-		return nil, err
-	}
+	body, _ := json.Marshal(doc)              // strings, and what came as JSON: cannot fail
 	delete(doc, "token_endpoint_auth_method") // what goes without saying in the answer is the default, not our wish
 	if err := a.submit(ctx, "registering", d.Server.Registration, http.Header{"Content-Type": {"application/json"}}, string(body), &doc); err != nil {
 		return nil, err
 	}
 	doc["issuer"], doc["redirect_uris"] = d.Server.Issuer, []string{redirect}
+	body, _ = json.Marshal(doc)
 	c := new(registration)
-	if body, err = json.Marshal(doc); err != nil || json.Unmarshal(body, c) != nil || c.ID == "" {
+	if json.Unmarshal(body, c) != nil || c.ID == "" {
 		return nil, errors.New("registering: the answer holds no client_id")
 	}
 	return c, a.store.writeJSON(a.file("client_info.json"), doc)
@@ -515,7 +513,7 @@ func pick(listed []string, ours ...string) string {
 }
 
 // post sends a form to an authorization server, authenticated as c in exactly one way, and reads the answer into v.
-func (a *authorizer) post(ctx context.Context, what string, d *discovery, c *registration, endpoint string, form url.Values, v any) error {
+func (a *authorizer) post(ctx context.Context, what string, d *discovery, c *registration, endpoint string, form map[string]string, v any) error {
 	h := http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
 	chosen, _ := a.metadata["token_endpoint_auth_method"].(string)
 	method := cmp.Or(c.Method, chosen, pick(d.Server.AuthMethods, "client_secret_basic", "client_secret_post"))
@@ -525,17 +523,15 @@ func (a *authorizer) post(ctx context.Context, what string, d *discovery, c *reg
 		if err != nil {
 			return err
 		}
-		form.Set("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
-		form.Set("client_assertion", assertion)
+		form["client_assertion_type"], form["client_assertion"] = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer", assertion
 	case c.Secret == "" || method == "none":
-		form.Set("client_id", c.ID)
+		form["client_id"] = c.ID
 	case method == "client_secret_post":
-		form.Set("client_id", c.ID)
-		form.Set("client_secret", c.Secret)
+		form["client_id"], form["client_secret"] = c.ID, c.Secret
 	default: // RFC 6749, 2.3.1
 		h.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(c.ID)+":"+url.QueryEscape(c.Secret))))
 	}
-	return a.submit(ctx, what, endpoint, h, form.Encode(), v)
+	return a.submit(ctx, what, endpoint, h, params(form).Encode(), v)
 }
 
 // assertion is a JWT that proves who we are (RFC 7523, 2.2), good for five minutes. Its audience is the issuer.
@@ -574,8 +570,8 @@ func (a *authorizer) assertion(id string, d *discovery) (string, error) {
 
 // grant asks the token endpoint for a credential, and keeps it: in the store first, because a rotated refresh
 // token that is lost loses the sign-in.
-func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, form url.Values, old *tokens) error {
-	fill(form, map[string]string{"resource": a.resource(d)})
+func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, form map[string]string, old *tokens) error {
+	form["resource"] = a.resource(d)
 	t := new(tokens)
 	if err := a.post(ctx, "asking for a token", d, c, d.Server.Token, form, t); err != nil {
 		return err
@@ -619,12 +615,10 @@ func (a *authorizer) renew(ctx context.Context, d *discovery, old *tokens) (err 
 			if newest := a.stored(); newest.Refresh != "" && newest.Issuer == old.Issuer {
 				old = newest
 			}
-			form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {old.Refresh}}
-			scope := old.Scope // RFC 6749, 6: may be left out, but Entra wants it
+			form := map[string]string{"grant_type": "refresh_token", "refresh_token": old.Refresh, "scope": old.Scope} // Entra wants the scope
 			if a.o.clientCredentials {
-				form, scope = url.Values{"grant_type": {"client_credentials"}}, cmp.Or(d.Scope, scope)
+				form = map[string]string{"grant_type": "client_credentials", "scope": cmp.Or(d.Scope, old.Scope)}
 			}
-			fill(form, map[string]string{"scope": scope})
 			return a.grant(ctx, d, c, form, old)
 		})
 	}
