@@ -7,6 +7,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -264,8 +265,5 @@ func isLocalName(host string) bool {
 
 // defaultHost is what mcp-remote has in its redirect address.
 func defaultHost() string {
-	if runtime.GOOS == "windows" {
-		return "127.0.0.1"
-	}
-	return "localhost"
+	return cmp.Or(map[string]string{"windows": "127.0.0.1"}[runtime.GOOS], "localhost")
 }

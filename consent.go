@@ -47,8 +47,8 @@ func (a *authorizer) device(ctx context.Context, found *discovery, old *tokens, 
 	}
 	for shown := ""; ; {
 		d := new(discovery)
-		err := a.alone(ctx, old, func() error { return a.poll(ctx, found, d, shown != "") })
-		if d.Device == nil || decided(err) != notYet {
+		err := a.alone(ctx, old, func(ctx context.Context) error { return a.poll(ctx, found, d, shown != "") })
+		if decided(err) != notYet || d.Device == nil {
 			return err
 		}
 		sentence := fmt.Sprintf("To sign in to %s, open %s and enter the code %s", a.o.site, d.Device.Address, clean(d.Device.UserCode))

@@ -33,12 +33,13 @@ import (
 )
 
 const (
-	personLimit = 10 * time.Minute // that a leader waits for a person; also how long a begun sign-in is good
-	settleLimit = 2 * time.Second  // that instances may take to agree on a leader
-	followLimit = 3 * time.Minute  // that a follower waits for its leader
-	renewAhead  = time.Minute      // before a token expires
-	stormLimit  = 4                // within a minute
-	quietTab    = 2 * time.Minute  // a sign-in begun so recently has its tab; no second one is opened
+	personLimit = 10 * time.Minute       // that a leader waits for a person; also how long a begun sign-in is good
+	settleLimit = 2 * time.Second        // that instances may take to agree on a leader
+	followLimit = 3 * time.Minute        // that a follower waits for its leader
+	renewAhead  = time.Minute            // before a token expires
+	stormLimit  = 4                      // within a minute
+	lastMoment  = 300 * time.Millisecond // for what has been begun, when its caller gives up
+	quietTab    = 2 * time.Minute        // a sign-in begun so recently has its tab; no second one is opened
 )
 
 // authOptions is what the flags say about signing in.
@@ -611,7 +612,7 @@ func (a *authorizer) renew(ctx context.Context, d *discovery, old *tokens) (err 
 	}
 	c, err := a.client(ctx, d, "")
 	if err == nil {
-		err = a.alone(ctx, old, func() error {
+		err = a.alone(ctx, old, func(ctx context.Context) error {
 			if newest := a.stored(); newest.Refresh != "" && newest.Issuer == old.Issuer {
 				old = newest
 			}
@@ -635,16 +636,28 @@ func (a *authorizer) renew(ctx context.Context, d *discovery, old *tokens) (err 
 	return errors.Join(err, a.store.remove(a.file("tokens.json")))
 }
 
-// alone does what only one instance at a time may do. What another has stored instead of old meanwhile is taken over.
-func (a *authorizer) alone(ctx context.Context, old *tokens, do func() error) error {
+// alone does what only one instance at a time may do. What another has stored instead of old meanwhile is taken over. What
+// has been begun is brought to its end, within signInLimit, also for a caller who gives up and after a moment gets the
+// cause: a token that was rotated and is not kept would lose the sign-in.
+func (a *authorizer) alone(ctx context.Context, old *tokens, do func(context.Context) error) error {
 	for {
 		release, ours := a.store.lease(a.file("refresh_in_progress.json"))
-		if adopted := a.adopt(old); adopted || ours {
-			defer release()
-			if adopted {
-				return nil
-			}
-			return do()
+		if a.adopt(old) {
+			release()
+			return nil
+		}
+		if ours {
+			ended := make(chan error, 2)
+			go func() {
+				err := do(context.WithoutCancel(ctx))
+				release()
+				ended <- err
+			}()
+			defer context.AfterFunc(ctx, func() {
+				time.Sleep(lastMoment)
+				ended <- context.Cause(ctx)
+			})()
+			return <-ended
 		}
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return err

@@ -17,7 +17,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -84,6 +86,51 @@ func TestRefreshBeforeExpiry(t *testing.T) {
 			t.Error("a person was bothered")
 		}
 	})
+}
+
+// Who asks for a token may give up while it is refreshed, or the whole line may end: the server has rotated the refresh
+// token by then, and the new one must not be lost.
+func TestRefreshOutlivesItsCaller(t *testing.T) {
+	for _, memory := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newMemWorld(t)
+			w.as.rotate = true
+			a := w.signedIn()
+			if stored := a.stored(); memory {
+				client, _ := a.store.read(a.file("client_info.json"))
+				a.store = &store{log: a.log}
+				if err := errors.Join(a.store.writeJSON(a.file("tokens.json"), stored), a.store.write(a.file("client_info.json"), client)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.mustCall(a)
+			time.Sleep(59*time.Minute + time.Second)
+			for _, slow := range []time.Duration{lastMoment / 2, 10 * time.Second} {
+				w.as.once("/token", func(rw http.ResponseWriter, r *http.Request) {
+					answer := httptest.NewRecorder()
+					w.as.token(answer, r)
+					time.Sleep(slow)
+					maps.Copy(rw.Header(), answer.Header())
+					rw.Write(answer.Body.Bytes())
+				})
+				before, start := a.inUse().Refresh, time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				if _, err := a.token(ctx); err == nil || time.Since(start) > lastMoment+time.Second/10 {
+					t.Errorf("%v after %v", err, time.Since(start))
+				}
+				cancel()
+				w.mustCall(a) // meanwhile nobody asks again
+				if a.inUse().Refresh == before || a.stored().Refresh != a.inUse().Refresh {
+					t.Error("the new refresh token is not there")
+				}
+				time.Sleep(59*time.Minute + time.Second)
+			}
+			if n := w.as.count("POST /tenant/token"); n != 2 || w.as.reused != 0 {
+				t.Errorf("%d refreshes, %d reuses", n, w.as.reused)
+			}
+			w.mustCall(a)
+		})
+	}
 }
 
 // An idle line has its token renewed too: a stream that is open must not outlive its credential.

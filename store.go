@@ -254,7 +254,10 @@ func (s *store) list(prefix string) ([]storedFile, error) {
 // leaseAge, is taken over.
 func (s *store) lease(name string) (release func(), ours bool) {
 	if s.root == nil {
-		return func() {}, true
+		if _, held := s.memory.LoadOrStore(name, memoryFile{}); held {
+			return func() {}, false
+		}
+		return func() { s.memory.Delete(name) }, true
 	}
 	type shape struct {
 		PID   int    `json:"pid"`
