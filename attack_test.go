@@ -206,11 +206,17 @@ func (v *victim) hello() {
 	v.say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
 }
 
-// end closes standard input and returns the exit code. There is a limit, because a program that hangs is one of
-// the things that are looked for.
+// end closes standard input and returns the exit code.
 func (v *victim) end() int {
 	v.t.Helper()
 	v.in.Close()
+	return v.ended()
+}
+
+// ended waits for the end of the program and returns the exit code. There is a limit, because a program that hangs
+// is one of the things that are looked for.
+func (v *victim) ended() int {
+	v.t.Helper()
 	late := time.After(hung)
 	for {
 		select {
@@ -223,7 +229,7 @@ func (v *victim) end() int {
 			close(v.lines)
 			return v.cmd.ProcessState.ExitCode()
 		case <-late:
-			v.t.Fatalf("the program hangs after the end of input\n%s", v.stderr())
+			v.t.Fatalf("the program hangs\n%s", v.stderr())
 		}
 	}
 }

@@ -118,10 +118,10 @@ func TestNetns(t *testing.T) {
 					}
 				}
 				say(`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
-				good("0", 30*time.Second)
+				good("0", hung)
 				say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
 				say(`{"jsonrpc":"2.0","id":1,"method":"tools/list"}`)
-				good("1", 10*time.Second)
+				good("1", hung)
 				start := time.Now()
 				say(fakeCallLine(2, "look", `"ms":4000,"key":"a"`))
 				time.Sleep(time.Second)
@@ -129,7 +129,7 @@ func TestNetns(t *testing.T) {
 				case "the address changed":
 					sh("ip -n %s addr del 10.77.0.1/24 dev eth0", a)
 					sh("ip -n %s addr add 10.77.0.3/24 dev eth0", a)
-					good("2", 45*time.Second)
+					good("2", hung)
 				default:
 					// Frames for a neighbour that does not exist vanish without a word, and need no kernel module.
 					sh("ip -n %s neigh replace 10.77.0.2 lladdr 02:00:00:00:00:99 nud permanent dev eth0", a)
@@ -142,15 +142,15 @@ func TestNetns(t *testing.T) {
 					sh("ip -n %s neigh del 10.77.0.2 dev eth0", a)
 					sh("ip -n %s neigh del 10.77.0.1 dev eth0", b)
 					if d < 25*time.Second {
-						good("2", 60*time.Second)
+						good("2", hung)
 					} else {
-						answer("2", time.Second) // held as long as promised
+						answer("2", 15*time.Second) // held as long as promised: it is there, or this machine is very slow
 					}
 				}
 				t.Logf("the call made before was settled after %v", time.Since(start).Round(100*time.Millisecond))
 				start = time.Now()
 				say(fakeCallLine(3, "add", `"key":"b"`))
-				good("3", 30*time.Second)
+				good("3", hung)
 				t.Logf("the next call was answered after %v", time.Since(start).Round(10*time.Millisecond))
 			})
 		}

@@ -446,6 +446,7 @@ func TestRobustSoakProcess(t *testing.T) {
 // which every other one may not be repeated.
 func soak(t *testing.T, env []string, s *fakeServer, drops int, pause time.Duration) {
 	l := &dropping{Listener: onLoopback(t)}
+	s.resets = true
 	s.start(t, l)
 	v := attack(t, env, "http://"+l.Addr().String()+"/mcp", "--silent")
 	v.hello()

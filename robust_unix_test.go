@@ -159,3 +159,26 @@ func signalTo(t *testing.T, p *os.Process, s syscall.Signal) {
 		t.Fatal(err)
 	}
 }
+
+// Each signal that ends the program ends it in order: on a line that stands, while it dials, and with input open.
+func TestRobustSignals(t *testing.T) {
+	up := answering(t)
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		for name, url := range map[string]string{"ready": up, "dialling": "http://127.0.0.1:1/mcp"} {
+			t.Run(fmt.Sprintf("%v %s", s, name), func(t *testing.T) {
+				t.Parallel()
+				v := attack(t, nil, url)
+				if url == up {
+					v.hello()
+				} else {
+					v.say(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":` + victimHello + `}`)
+					v.tells("the line was lost")
+				}
+				signalTo(t, v.cmd.Process, s)
+				if code := v.ended(); code != 0 || strings.Count(v.stdout(), `"id":1,`) != 1 { // the held request gets its error
+					t.Errorf("exit %d\n%s%s", code, v.stdout(), v.stderr())
+				}
+			})
+		}
+	}
+}
