@@ -69,7 +69,8 @@ func (s *stateless) hangup(context.Context) error { return nil }
 
 func (s *stateless) post(ctx context.Context, m message, p *progress, recv receive) error {
 	err := s.send(ctx, m, p, recv)
-	if bad := rejection(err, "-32022"); holds(peek(bad, "data", "supported"), modernVersion) && versionOf(m) == modernVersion {
+	supported := peek(rejection(err, "-32022"), "data", "supported")
+	if bytes.Contains(supported, []byte(`"`+modernVersion+`"`)) && versionOf(m) == modernVersion {
 		err = s.send(ctx, m, p, recv)
 	}
 	if rejection(err, "-32020") != nil && m.method == "tools/call" && s.relist(ctx, m, p) == nil {
@@ -345,15 +346,6 @@ func (m message) rewritten(raw []byte) message {
 func (m message) under(id string) message {
 	m.as, m.id = id, id
 	return m
-}
-
-// holds reports whether a JSON array has the string s in it.
-func holds(array []byte, s string) (found bool) {
-	each(array, func(_ []byte, from, to int) {
-		v, ok := unquote(array[from:to])
-		found = found || ok && v == s
-	})
-	return found
 }
 
 // set returns an object in which the member at path has the given value, in a copy; objects that lead there are

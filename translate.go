@@ -168,10 +168,7 @@ func (t *translator) initialize(m message, params []byte) {
 		t.fail(m.token(), -32602, "initialize says no protocolVersion")
 		return
 	}
-	can := withoutTasks(object(peek(params, "capabilities")))
-	if peek(can, "roots") != nil {
-		can = set(can, []byte("{}"), "roots") // its changes cannot be told
-	}
+	can := set(withoutTasks(object(peek(params, "capabilities"))), nil, "roots", "listChanged") // which cannot be told
 	t.meta = set(set([]byte(bareMeta), can, metaCan), peek(params, "clientInfo"), metaClient)
 	id := t.next()
 	t.calls[id] = &pending{id: m.token(), method: m.method, raw: m.raw}
@@ -521,8 +518,10 @@ func (t *translator) leave(id *string) {
 // agreed answers those who wait for the server to agree, and tells the client of all that may have changed while
 // nobody would have told.
 func (t *translator) agreed(uris []byte) {
+	var told []string
+	_ = json.Unmarshal(uris, &told) // nothing, if it is nothing of the kind
 	for id, uri := range t.wants {
-		if holds(uris, uri) {
+		if slices.Contains(told, uri) {
 			t.done(id)
 			continue
 		}
