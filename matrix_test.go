@@ -7,6 +7,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -716,6 +717,56 @@ func TestGap(t *testing.T) {
 					t.Errorf("after a cut: %v", got)
 				}
 				s.check(t)
+			})
+		})
+	}
+}
+
+// TestTasksPass says that tasks of both eras pass untouched between equals.
+func TestTasksPass(t *testing.T) {
+	const meta = `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}`
+	for _, test := range []struct{ line, name, result string }{
+		{`"method":"server/discover","params":{` + meta + `}`, "", `{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}`},
+		{`"method":"tools/call","params":{"name":"t","arguments":{},` + meta + `}`, "t", `{"resultType":"task","taskId":"7 7","status":"working","ttlMs":null}`},
+		{`"method":"tasks/get","params":{"taskId":"7 7",` + meta + `}`, "7 7", `{"resultType":"complete","status":"input_required","inputRequests":{"q":{"method":"roots/list"}}}`},
+		{`"method":"tasks/update","params":{"taskId":"7 7","inputResponses":{"q":{"roots":[]}},` + meta + `}`, "7 7", `{"resultType":"complete"}`},
+		{`"method":"tasks/cancel","params":{"taskId":"7 7",` + meta + `}`, "7 7", `{"resultType":"complete"}`},
+		{`"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"tasks":{"list":{}}},"clientInfo":{"name":"c","version":"1"}}`, "", `{"protocolVersion":"2025-11-25","capabilities":{"tasks":{"requests":{"tools":{"call":{}}}}},"serverInfo":{"name":"s","version":"1"}}`},
+		{`"method":"tools/call","params":{"name":"t","arguments":{},"task":{"ttl":5}}`, "", `{"task":{"taskId":"7","status":"working","ttl":5}}`},
+		{`"method":"tasks/result","params":{"taskId":"7"}`, "", `{"content":[],"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"7"}}}`},
+	} {
+		t.Run(test.line[:30], func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newMemNet()
+				seen := ""
+				memServe(t, n, "mcp.test:80", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					body, _ := io.ReadAll(r.Body)
+					m, _ := scan(body)
+					result := test.result
+					switch own := strings.HasPrefix(test.line, `"method":"`+m.method+`"`); {
+					case own:
+						seen = r.Header.Get("Mcp-Name") + " " + string(body)
+					case m.method == "initialize":
+						result = `{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}`
+					case m.kind != request:
+						w.WriteHeader(http.StatusAccepted)
+						return
+					}
+					w.Header().Set("Content-Type", "application/json")
+					fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,"result":%s}`, m.id, result)
+				}))
+				h := newHost(t, n, testOptions())
+				if !strings.Contains(test.line, meta) && !strings.Contains(test.line, "initialize") {
+					h.hello()
+				}
+				line := `{"jsonrpc":"2.0","id":1,` + test.line + `}`
+				h.say(line)
+				if got, want := h.answer("1", time.Minute), `{"jsonrpc":"2.0","id":1,"result":`+test.result+`}`; got != want {
+					t.Errorf("the client got %s", got)
+				}
+				if want := test.name + " " + line; seen != want {
+					t.Errorf("the server saw %s", seen)
+				}
 			})
 		})
 	}
