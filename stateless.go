@@ -13,6 +13,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -109,7 +110,7 @@ func (s *stateless) relist(ctx context.Context, call message, p *progress) error
 			s.mem.free(m.charge)
 			return nil
 		})
-		if err != nil || cursor == nil {
+		if err != nil || at(cursor, 0) != '"' {
 			return err
 		}
 		params = set(params, cursor, "cursor")
@@ -134,16 +135,11 @@ func (s *stateless) send(ctx context.Context, m message, p *progress, recv recei
 			if got.kind != response {
 				return recv(got)
 			}
-			if got.id != m.token() {
-				got = got.under(m.token())
-			}
+			got = got.under(m.token())
 			if m.method == "tools/list" {
-				got = s.learn(got, peek(m.raw, "params", "cursor") == nil)
+				got = s.learn(got, at(peek(m.raw, "params", "cursor"), 0) != '"')
 			}
-			if err := recv(got); err != nil {
-				return err
-			}
-			return errEnough
+			return cmp.Or(recv(got), errEnough)
 		})
 		var e *exchangeError
 		if errors.As(err, &e) && e.fate == cut {

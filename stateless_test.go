@@ -390,7 +390,7 @@ func TestStatelessPost(t *testing.T) {
 		done   = `{"jsonrpc":"2.0","id":7,"result":{"resultType":"complete"}}`
 		stream = "text/event-stream"
 		page1  = `{"jsonrpc":"2.0","id":7,"result":{"tools":[{"name":"o"}],"nextCursor":"p\u00322"}}`
-		page2  = `{"jsonrpc":"2.0","id":7,"result":{"tools":[{"name":"t","inputSchema":{"properties":{"r":{"type":"string","x-mcp-header":"R"}}}}]}}`
+		page2  = `{"jsonrpc":"2.0","id":7,"result":{"tools":[{"name":"t","inputSchema":{"properties":{"r":{"type":"string","x-mcp-header":"R"}}}}],"nextCursor":null}}`
 	)
 	said := func(version, line string) string { return "POST " + version + " " + line }
 	rejected := func(code int, data string) httpAnswer {

@@ -231,7 +231,6 @@ func (t *translator) clientCancels(m message) {
 	for _, a := range t.asks {
 		if a.call.id == id {
 			t.drop(a.call)
-			return
 		}
 	}
 }
