@@ -253,11 +253,7 @@ type walk struct {
 // mirrors finds what a schema wants mirrored.
 func mirrors(schema []byte) walk {
 	w := walk{found: map[string][]string{}}
-	if len(schema) > maxSchemas {
-		w.bad = "its schema is too large"
-	} else {
-		w.schema(schema, nil, true)
-	}
+	w.schema(schema, nil, true)
 	return w
 }
 
@@ -265,6 +261,7 @@ func mirrors(schema []byte) walk {
 // there from the root (streamable-http, Schema Extension).
 func (w *walk) schema(node []byte, path []string, reachable bool) {
 	if w.read += len(node); w.read > maxWalk {
+		w.bad = "its schema is too large"
 		return
 	}
 	each(node, func(key []byte, from, to int) {
