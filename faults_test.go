@@ -94,6 +94,24 @@ func TestEndInEveryState(t *testing.T) {
 	}
 }
 
+// TestDrift reads both clocks of a time that has them, and of one that has only a wall clock.
+func TestDrift(t *testing.T) {
+	start := time.Now()
+	for _, tt := range []struct {
+		name       string
+		start, now time.Time
+	}{
+		{"nothing", start, start},
+		{"both go on", start, start.Add(time.Hour)},
+		{"both go back", start, start.Add(-time.Hour)},
+		{"there is no monotonic clock", start.Round(0), start.Round(0).Add(time.Hour)},
+	} {
+		if got := drift(tt.start, tt.now); got != 0 {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
 // TestCutAnywhere cuts the line after every byte of an answer, on the transport that can resume and on those that
 // cannot: a call runs once, and a tool that may be repeated is answered wherever the cut was.
 func TestCutAnywhere(t *testing.T) {

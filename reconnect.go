@@ -164,7 +164,8 @@ type bridge struct {
 	talked  time.Time // the last message to the server
 	chatty  bool      // the server was seen to answer while a call was waiting
 	probing *call
-	wall    time.Time // for noticing that the machine slept
+	start   time.Time
+	drift   time.Duration // of the wall clock since start, against the monotonic clock
 
 	// The client.
 	outbox   []message
@@ -219,7 +220,7 @@ func (b *bridge) run(ctx context.Context, in io.Reader, w io.Writer) {
 	go func() { defer close(wrote); writeLines(w, out, b.mem) }()
 
 	now := time.Now()
-	b.since, b.heard, b.wall = now, now, now
+	b.since, b.heard, b.start = now, now, now
 	b.report()
 	timer := time.NewTimer(0)
 	for broken := false; !broken && ctx.Err() == nil && !b.finished(time.Now()); {
@@ -238,6 +239,9 @@ func (b *bridge) run(ctx context.Context, in io.Reader, w io.Writer) {
 		case ins, ok := <-lines:
 			if !ok {
 				b.closed()
+			}
+			if now := time.Now(); b.slept(now) { // what the client asks now must not be what tells of a dead line
+				b.tick(now)
 			}
 			for _, i := range ins {
 				b.read(i)

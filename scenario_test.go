@@ -58,6 +58,7 @@ package main
 //	host ignores WORD…      drops the lines that have one of these words, such as list_changed; what the bridge
 //	                        itself says in notifications/message is dropped unless the scenario speaks of a logger
 //	host pauses | reads     the client stops to take lines, goes on
+//	machine sleeps 1h       for the clocks' difference only; put "net: vanish" before it, as the lines do not last
 //	eof                     the client closes the bridge's input
 //	signal                  what SIGTERM does
 //	exit [within 2s]        expects the bridge to end
@@ -126,6 +127,7 @@ type player struct {
 	net     *memNet
 	options options
 	running bool
+	b       *bridge
 	absent  bool // the person who would sign in
 
 	in     *io.PipeWriter
@@ -267,6 +269,10 @@ func (p *player) step(line string) {
 		}
 		p.cond.Broadcast()
 		p.mu.Unlock()
+	case "machine": // sleeps: its wall clock jumps, as far as the loop can tell
+		by := p.duration(strings.TrimPrefix(rest, "sleeps "))
+		p.b.events <- event{do: func() { p.b.drift -= by }}
+		synctest.Wait()
 	case "eof":
 		p.in.Close()
 	case "signal":
@@ -430,9 +436,9 @@ func (p *player) run() {
 	in, out := io.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	p.in, p.signal, p.ended = out, cancel, make(chan error, 1)
-	b := newBridge(p.options, world, log, mem)
+	p.b = newBridge(p.options, world, log, mem)
 	go func() {
-		b.run(ctx, in, playerOut{p})
+		p.b.run(ctx, in, playerOut{p})
 		in.Close()
 		p.say("bridge: ended")
 		p.ended <- nil

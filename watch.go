@@ -70,7 +70,7 @@ func (b *bridge) tick(now time.Time) {
 	case now.Sub(later(b.talked, b.lastByte())) >= openTimeout:
 		b.dead()
 	}
-	b.wall = now
+	b.drift = drift(b.start, now)
 }
 
 // limit is until when c is held at most. An outage may be found out late.
@@ -148,20 +148,31 @@ func (b *bridge) startOffline(c *call) {
 	b.answer(c, newResult(c.m.id, b.remembered.result()))
 }
 
+// drift is by how much more the wall clock has gone on since start than the monotonic clock, which stands still
+// while the machine sleeps.
+func drift(start, now time.Time) time.Duration {
+	return now.Round(0).Sub(start.Round(0)) - now.Sub(start)
+}
+
+// slept says whether the machine has slept since the last tick.
+func (b *bridge) slept(now time.Time) bool { return drift(b.start, now)-b.drift > sleptJump }
+
 // watch finds out whether a silent line is alive, by a ping on a connection of its own.
 func (b *bridge) watch(now time.Time) {
-	slept := now.Round(0).Sub(b.wall.Round(0))-now.Sub(b.wall) > sleptJump
-	quiet := now.Sub(b.lastByte())
-	if p := b.probing; p != nil {
-		if now.Sub(p.sentAt) >= probeTimeout && (b.chatty || quiet >= deadSilence) {
+	quiet, oldest := now.Sub(b.lastByte()), now
+	for c := range b.inflight {
+		if c.then == nil && c.awaited() && c.sentAt.Before(oldest) {
+			oldest = c.sentAt
+		}
+	}
+	if p := b.probing; p != nil { // a server that had no call of ours before it is not busy with one
+		if now.Sub(p.sentAt) >= probeTimeout && (b.chatty || !oldest.Before(p.sentAt) || quiet >= deadSilence) {
 			b.dead()
 		}
 		return
 	}
-	due := slept && len(b.sess.live) > 0 || b.pingInterval > 0 && b.streaming() && now.Sub(b.talked) >= b.pingInterval
-	for c := range b.inflight {
-		due = due || c.then == nil && c.m.kind == request && !c.standing() && now.Sub(c.sentAt) >= silence && quiet >= silence
-	}
+	due := b.slept(now) && len(b.sess.live) > 0 || min(quiet, now.Sub(oldest)) >= silence ||
+		b.pingInterval > 0 && b.streaming() && now.Sub(b.talked) >= b.pingInterval
 	for x := range b.sess.live {
 		switch {
 		case !x.done.IsZero() && now.Sub(x.done) > lingering:
