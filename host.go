@@ -68,16 +68,16 @@ func writeLines(w io.Writer, out <-chan []message, mem *budget) {
 
 // closed notes the end of input.
 func (b *bridge) closed() {
-	b.eof = time.Now()
-	b.deadline = b.eof.Add(eofGrace)
+	grace := eofGrace
 	if b.state == waiting || b.state == dormant {
-		b.deadline = b.eof.Add(eofGraceDown)
+		grace = eofGraceDown
 	}
+	b.deadline = time.Now().Add(grace)
 }
 
 // finished says whether the client is gone and nothing is left to do for it.
 func (b *bridge) finished(now time.Time) bool {
-	if b.eof.IsZero() {
+	if b.deadline.IsZero() {
 		return false
 	}
 	busy := b.waiting() || slices.ContainsFunc(b.queue, func(c *call) bool { return !c.standing() })
@@ -286,15 +286,11 @@ func (b *bridge) admit(c *call) bool {
 // page reads a page of the tool list for calls of tools that no list has named yet.
 func (b *bridge) page(c *call, cursor json.RawMessage) {
 	b.pages++
-	params := map[string]json.RawMessage{}
-	if cursor != nil {
-		params["cursor"] = cursor
-	}
+	params := set([]byte("{}"), cursor, "cursor")
 	if c.modern() {
-		params["_meta"] = modernMeta(c)
+		params = set(params, modernMeta(c), "_meta")
 	}
-	raw, _ := json.Marshal(params) // cannot fail: every value was scanned
-	b.hold(&call{m: newRequest(b.newID(), "tools/list", raw), arrived: c.arrived, then: b.listed})
+	b.hold(&call{m: newRequest(b.newID(), "tools/list", params), arrived: c.arrived, then: b.listed})
 	b.stir()
 }
 
@@ -390,10 +386,9 @@ func (b *bridge) fail(c *call, k faultKind, text string, cause error) {
 	} else if k == faultNotSent {
 		text += "; it was not sent"
 	}
-	id, isRequest := c.m.id, c.m.kind == request
-	if b.drop(c) && isRequest && c.then == nil {
+	if b.drop(c) && c.m.kind == request && c.then == nil {
 		b.record(c, "to-server", k.reason())
-		b.toClient(errorReply(id, int(k), escape(text, maxLine), f))
+		b.toClient(errorReply(c.m.id, int(k), escape(text, maxLine), f))
 	}
 }
 

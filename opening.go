@@ -215,7 +215,7 @@ func (b *bridge) gate() {
 	} else if b.attempts > 0 {
 		b.log.Info("connected", "server", b.server, "transport", s.kind.String())
 	}
-	b.readyAt, b.heard, b.outage, b.attempts, b.lastError = now, now, time.Time{}, 0, ""
+	b.heard, b.outage, b.attempts, b.lastError = now, time.Time{}, 0, ""
 	b.set(ready)
 	if b.replays {
 		b.replays = false
@@ -378,19 +378,13 @@ func isModernError(code int) bool { return code <= -32020 && code >= -32022 }
 // modernMeta is the metadata of a request of the bridge's own in 2026-07-28: what the client sent in c.
 func modernMeta(c *call) json.RawMessage {
 	const prefix = "io.modelcontextprotocol/"
-	meta := map[string]json.RawMessage{
-		prefix + "protocolVersion":    json.RawMessage(`"2026-07-28"`),
-		prefix + "clientCapabilities": json.RawMessage(`{}`),
-	}
-	for _, k := range []string{"protocolVersion", "clientCapabilities", "clientInfo"} {
-		if c != nil {
-			if v := peek(c.m.raw, "params", "_meta", prefix+k); v != nil {
-				meta[prefix+k] = v
-			}
+	meta := []byte(`{"` + prefix + `protocolVersion":"2026-07-28","` + prefix + `clientCapabilities":{}}`)
+	for _, k := range []string{prefix + "protocolVersion", prefix + "clientCapabilities", prefix + "clientInfo"} {
+		if c != nil && peek(c.m.raw, "params", "_meta", k) != nil {
+			meta = set(meta, peek(c.m.raw, "params", "_meta", k), k)
 		}
 	}
-	raw, _ := json.Marshal(meta) // cannot fail: every value was scanned
-	return raw
+	return meta
 }
 
 func modernParams(c *call) json.RawMessage {

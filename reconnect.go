@@ -155,7 +155,6 @@ type bridge struct {
 	redialAt   time.Time
 	floor      time.Time // the server asked not to be called before
 	hurried    time.Time // the last redial that a line of the client asked for
-	readyAt    time.Time
 	lastError  string
 	reconnects int
 
@@ -170,8 +169,7 @@ type bridge struct {
 	// The client.
 	outbox   []message
 	outBytes int
-	eof      time.Time // zero: the client still talks
-	deadline time.Time
+	deadline time.Time // zero: the client still talks
 
 	events chan event    // sent by exchanges and the sign-in; never closed
 	ended  chan struct{} // closed by run when it takes no more events
@@ -228,7 +226,7 @@ func (b *bridge) run(ctx context.Context, in io.Reader, w io.Writer) {
 		if b.outBytes >= maxOut { // the client does not read: everything waits for it
 			lines, events = nil, nil
 		}
-		if !b.eof.IsZero() {
+		if !b.deadline.IsZero() {
 			lines = nil
 		}
 		if len(b.outbox) == 0 {
@@ -791,7 +789,7 @@ func (b *bridge) down(e *exchangeError) {
 		b.sess.shaken = true
 	}
 	pause := rand.N(quickSpread)
-	if b.state == ready && now.Sub(b.readyAt) >= health {
+	if b.state == ready && now.Sub(b.since) >= health {
 		b.failures = 0
 	}
 	if b.state != ready && (e.fate != gone || b.replays) || !b.quick(now) { // gone is the server's own word that it is there

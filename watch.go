@@ -36,7 +36,7 @@ func (b *bridge) nextWake(now time.Time) time.Time {
 	if b.waiting() || b.probing != nil || b.state == opening {
 		next = now.Add(tickEvery)
 	}
-	if !b.eof.IsZero() && b.deadline.Before(next) {
+	if !b.deadline.IsZero() && b.deadline.Before(next) {
 		next = b.deadline
 	}
 	if b.state == waiting && b.redialAt.Before(next) {
