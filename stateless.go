@@ -30,10 +30,10 @@ const (
 	metaVersion   = "io.modelcontextprotocol/protocolVersion"
 	annotation    = "x-mcp-header"
 
-	maxWalk      = 32 << 20 // bytes that are read of one: each level reads again all that is below
-	maxSchemas   = 1 << 20  // bytes of input schemas that are remembered for mirroring
-	maxMirrors   = 100      // arguments of one tool that are mirrored: servers take no more headers
-	maxListPages = 50       // pages of tools/list that are read to repair one call
+	maxWalk      = 8 << 20 // bytes that are read of one: each level reads again all that is below
+	maxSchemas   = 1 << 20 // bytes of input schemas that are remembered for mirroring
+	maxMirrors   = 100     // arguments of one tool that are mirrored: servers take no more headers
+	maxListPages = 50      // pages of tools/list that are read to repair one call
 )
 
 // newStateless returns a transport for a server of 2026-07-28.
