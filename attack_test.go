@@ -316,7 +316,7 @@ func buildShipped() (name string, err error) {
 	if built, err = os.MkdirTemp("", "mcp-redial-test"); err != nil {
 		return "", err
 	}
-	name = filepath.Join(built, "mcp-redial")
+	name = filepath.Join(built, "mcp-redial.exe") // as Windows wants it, and nobody else minds
 	cmd := exec.Command("go", "build", "-trimpath", "-o", name, ".")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

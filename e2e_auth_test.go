@@ -38,7 +38,7 @@ func TestE2EConformanceAuth(t *testing.T) {
 		for _, scenario := range wire.scenarios {
 			t.Run(wire.name+"/"+scenario, func(t *testing.T) {
 				t.Parallel()
-				args := []string{"client", "--command", s.node + " " + filepath.Join(s.run, "conformance-auth.mjs"), "--scenario", "auth/" + scenario}
+				args := []string{"client", "--command", s.node + " " + filepath.Join(s.run, "conformance-auth.mjs"), "--scenario", "auth/" + scenario, "--timeout", suiteLimit}
 				if wire.version != "" {
 					args = append(args, "--spec-version", wire.version)
 				}

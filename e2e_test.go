@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -116,7 +115,7 @@ func runDriver(t *testing.T, script string, args ...string) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // ends a hang, decides nothing else
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // ends a hang, decides nothing else
 	defer cancel()
 	var out bytes.Buffer
 	node := exec.CommandContext(ctx, "node", append([]string{filepath.Join(run, script)}, args...)...)
@@ -130,15 +129,12 @@ func runDriver(t *testing.T, script string, args ...string) {
 	}
 }
 
-// builtBridge is the program as users have it, built for this test and its subtests.
+// builtBridge is the program as users have it.
 func builtBridge(t *testing.T) string {
 	t.Helper()
-	name := filepath.Join(t.TempDir(), "mcp-redial")
-	if runtime.GOOS == "windows" {
-		name += ".exe"
-	}
-	if out, err := exec.Command("go", "build", "-o", name, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	name, err := build()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return name
 }
