@@ -95,7 +95,8 @@ func TestRefreshOutlivesItsCaller(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newMemWorld(t)
 			w.as.rotate = true
-			a := w.signedIn()
+			w.signedIn()
+			a := w.instance(func(o *authOptions) { o.unattended = true })
 			if stored := a.stored(); memory {
 				client, _ := a.store.read(a.file("client_info.json"))
 				a.store = &store{log: a.log}
