@@ -15,7 +15,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strconv"
@@ -126,7 +125,7 @@ func (d *draft) flags() []flag {
 		{"max-memory", "SIZE", "for all messages at once (256MiB)", size(&b.maxMemory)},
 
 		{"", "", "Signing in", nil},
-		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", want("a host name", func(v string) bool { a.host = v; return hostForm.MatchString(v) })},
+		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", want("a host name", func(v string) bool { a.host = v; return hostForm().MatchString(v) })},
 		{"callback-path", "PATH", "path in the redirect address (/oauth/callback)", want("a path such as /oauth/callback that is not one of our own", d.setCallbackPath)},
 		{"auth-success-url", "URL", "where the browser ends up", want("an https URL without credentials, query and fragment", d.setSuccessURL)},
 		{"auth-timeout", "SECONDS", "how long other instances wait for a sign-in (30)", seconds(&a.authTimeout, "")},
@@ -186,7 +185,7 @@ func parse(args []string, m machine) (*config, error) {
 			return &d.config, nil
 		}
 	}
-	for len(args) > 0 && npxWord.MatchString(args[0]) {
+	for len(args) > 0 && (args[0] == "-y" || args[0] == "--yes" || strings.HasPrefix(args[0]+"@", "mcp-remote@")) {
 		args = args[1:]
 	}
 	said, words, err := d.split(args)
@@ -203,9 +202,8 @@ func parse(args []string, m machine) (*config, error) {
 }
 
 var (
-	npxWord    = regexp.MustCompile(`^(-y|--yes|mcp-remote(@.*)?)$`)
-	hostForm   = regexp.MustCompile(`^[A-Za-z0-9._:\[\]-]+$`)
-	policyLine = regexp.MustCompile(`^(--[a-z0-9-]+)(?:[ \t=]+(?:'(.*)'|"(.*)"|(.*)))?$`)
+	hostForm   = pattern(`^[A-Za-z0-9._:\[\]-]+$`)
+	policyLine = pattern(`^(--[a-z0-9-]+)(?:[ \t=]+(?:'(.*)'|"(.*)"|(.*)))?$`)
 	commands   = []string{"check", "status", "demo", "login", "logout"}
 )
 
@@ -279,7 +277,7 @@ func (d *draft) readPolicy() error {
 		var said []setting
 		var words []string
 		err := errors.New("not a flag")
-		if m := policyLine.FindStringSubmatch(line); m != nil {
+		if m := policyLine().FindStringSubmatch(line); m != nil {
 			args := []string{m[1]}
 			if value := m[2] + m[3] + m[4]; value != "" {
 				args = append(args, value)

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -183,18 +184,24 @@ func (s *headerSource) written() (http.Header, map[string]string, error) {
 }
 
 var (
-	headerForm   = regexp.MustCompile(`^([A-Za-z0-9_-]+):[ \t]*([^\r\n\x{2028}\x{2029}]*)$`)
-	variableForm = regexp.MustCompile(`\$\{([^}]+)}`)
-	headersTaken = regexp.MustCompile(`(?i)^(host|content-length|content-encoding|accept-encoding|connection|keep-alive|transfer-encoding|te|trailer|upgrade|expect|proxy-.*|last-event-id|mcp-session-id|mcp-protocol-version|mcp-method|mcp-name|mcp-param-.*)$`)
+	headerForm   = pattern(`^([A-Za-z0-9_-]+):[ \t]*([^\r\n\x{2028}\x{2029}]*)$`)
+	variableForm = pattern(`\$\{([^}]+)}`)
+	headersTaken = pattern(`(?i)^(host|content-length|content-encoding|accept-encoding|connection|keep-alive|transfer-encoding|te|trailer|upgrade|expect|proxy-.*|last-event-id|mcp-session-id|mcp-protocol-version|mcp-method|mcp-name|mcp-param-.*)$`)
 )
+
+// pattern compiles a regular expression when it is first needed: few starts need one, and compiling all took longer
+// than everything else before the first call.
+func pattern(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
 
 // parseHeader takes a line apart. Errors name where it stands and never repeat it.
 func parseHeader(where, line string) (name, value string, err error) {
-	m := headerForm.FindStringSubmatch(line)
+	m := headerForm().FindStringSubmatch(line)
 	if m == nil {
 		return "", "", &usageError{where + " is not a header on one line", "write it as 'Name: value'"}
 	}
-	if headersTaken.MatchString(m[1]) {
+	if headersTaken().MatchString(m[1]) {
 		return "", "", &usageError{where + " sets " + m[1] + ", which the bridge or HTTP itself must set", "leave it out"}
 	}
 	return m[1], m[2], nil
@@ -212,7 +219,7 @@ func oneLine(name, value string) (string, error) {
 // expand replaces each ${NAME} in s. A variable that is not set is an error: the text itself is never sent.
 func expand(where, s string, getenv func(string) (string, bool)) (string, error) {
 	var missing string
-	s = variableForm.ReplaceAllStringFunc(s, func(v string) string {
+	s = variableForm().ReplaceAllStringFunc(s, func(v string) string {
 		name := v[2 : len(v)-1]
 		value, ok := getenv(name)
 		if !ok {

@@ -43,6 +43,11 @@ func (k *keeper) run(ctx context.Context) {
 	defer k.status.remove()
 	var known *handshake
 	for {
+		select { // states follow each other faster than anybody reads them, and nothing is to hold up the first call
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
 		wake := time.Hour
 		if at := k.auth.refreshAt(); !at.IsZero() {
 			wake = max(time.Second, time.Until(at))
@@ -63,11 +68,6 @@ func (k *keeper) run(ctx context.Context) {
 				if err := k.auth.store.writeJSON(k.name, known); err != nil {
 					k.auth.log.Debug("remembering the handshake", "err", err)
 				}
-			}
-			select { // states follow each other faster than anybody reads them
-			case <-ctx.Done():
-				return
-			case <-time.After(100 * time.Millisecond):
 			}
 		}
 	}
