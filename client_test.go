@@ -24,6 +24,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -628,6 +629,42 @@ func TestHostsContacted(t *testing.T) {
 	slices.Sort(asked)
 	if got := slices.Compact(asked); code != 0 || len(got) != 2 || got[0] != "CONNECT as.test:443 /" || got[1] != "CONNECT mcp.test:443 /" {
 		t.Errorf("exit code %d, contacted %q", code, got)
+	}
+}
+
+// TestEnvironment holds what the environment of the process says of proxies and certificates.
+func TestEnvironment(t *testing.T) {
+	ca, other := newAuthority(t), newAuthority(t)
+	home := ca.serve(t, nil, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNotFound) }, "mcp.test")
+	plain := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	proxy := serveHTTP(t, (&recorder{where: map[string]string{"mcp.test:443": home.Host, "mcp.test": plain.Host}}).ServeHTTP)
+	path, otherPath := writeFile(t, "ca.pem", string(ca.pem)), writeFile(t, "other.pem", string(other.pem))
+	through, accepted := "through the proxy "+proxy.String(), "accepted by "
+	for _, c := range []struct {
+		env  string // separated by spaces
+		args string
+		exit int // of check; a good handshake goes on to the server's 404
+		want string
+	}{
+		{"", home.String(), 1, "FAIL  TLS"},
+		{"SSL_CERT_FILE=" + path, home.String(), 4, accepted},
+		{"SSL_CERT_DIR=" + filepath.Dir(path) + " SSL_CERT_FILE=" + otherPath, home.String(), 4, accepted},
+		{"NODE_EXTRA_CA_CERTS=" + path, home.String(), 4, accepted + path},
+		{"NODE_EXTRA_CA_CERTS=" + path, home.String() + " --ca-only --ca-file " + otherPath, 1, "FAIL  TLS"},
+		{"NODE_TLS_REJECT_UNAUTHORIZED=0", home.String(), 1, "FAIL  TLS"},
+		{"HTTPS_PROXY=" + proxy.String(), "https://mcp.test --ca-file " + path, 4, through},
+		{"https_proxy=" + proxy.Host, "https://mcp.test --ca-file " + path, 4, through},
+		{"HTTP_PROXY=" + proxy.String(), "http://mcp.test --allow-http", 4, through},
+		{"HTTP_PROXY=" + proxy.String(), "https://mcp.test --connect-timeout 1", 1, "https://mcp.test, directly"},
+		{"HTTPS_PROXY=" + proxy.String() + " NO_PROXY=.test", "https://mcp.test --connect-timeout 1", 1, "https://mcp.test, directly"},
+		{"HTTPS_PROXY=" + proxy.String(), "https://mcp.test --no-proxy --connect-timeout 1", 1, "https://mcp.test, directly"},
+		{"HTTPS_PROXY=http://127.0.0.1:1", "https://mcp.test --ca-file " + path + " --proxy " + proxy.String(), 4, through},
+	} {
+		cmd := victimCommand(t.TempDir(), strings.Fields(c.env), append([]string{"check"}, strings.Fields(c.args)...)...)
+		out, err := cmd.Output()
+		if code := cmd.ProcessState.ExitCode(); code != c.exit || !strings.Contains(string(out), c.want) {
+			t.Errorf("%s, %s: exit %d, want %d with %q, %v\n%s", c.env, c.args, code, c.exit, c.want, err, out)
+		}
 	}
 }
 

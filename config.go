@@ -59,8 +59,9 @@ type draft struct {
 	policy []setting       // what the policy file says
 	given  map[string]bool // the flags that have been set
 
-	headers                    headerOptions
-	file, entry, where, format string // of --config, --server, --token-store, --log-format
+	headers, gate              headerOptions // of --header and the like; of --oauth-header
+	file, entry, where, format string        // of --config, --server, --token-store, --log-format
+	tokenOrigin                string        // of --token-endpoint
 }
 
 // A flag is one row of the manual. A row without a name is a heading.
@@ -78,7 +79,7 @@ func (d *draft) flags() []flag {
 	b, n, a := &d.bridge, &d.client, &d.auth
 	return []flag{
 		{"", "", "The server", nil},
-		{"header", "'NAME: VALUE'...", "send this header to the MCP server; ${VAR} is taken from the environment", d.addHeader},
+		{"header", "'NAME: VALUE'...", "send this header to the MCP server; ${VAR} is taken from the environment", header(&d.headers, "--header")},
 		{"header-file", "FILE...", "headers, one a line; read again when the server answers 401", want("a path", d.addHeaderFile)},
 		{"header-command", "PATH", "a program that prints headers; run at the start, after a 401, and by its Expires-In", want("the absolute path of a program, without arguments", func(v string) bool { d.headers.command = v; return filepath.IsAbs(v) })},
 		{"transport", "KIND", "http-first (default), sse-first, http-only, sse-only", oneOf(&b.transport, "http-first", "sse-first", "http-only", "sse-only")},
@@ -143,7 +144,7 @@ func (d *draft) flags() []flag {
 		{"authorize-param", "KEY=VALUE...", "extra parameter of the authorization request", want("KEY=VALUE, with a key that is not one of our own", d.addAuthorizeParam)},
 		{"use-id-token", "", "present the id_token as the credential", is(&a.useIDToken, true)},
 		{"auth-server", "ISSUER...", "the only authorization servers to trust; may have a private address", want("an https URL without credentials and fragment", d.addAuthServer)},
-		{"oauth-header", "'NAME: VALUE'...", "send this header to --auth-server", d.addOAuthHeader},
+		{"oauth-header", "'NAME: VALUE'...", "send this header to --auth-server", header(&d.gate, "--oauth-header")},
 		{"token-store", "PLACE", "disk (default, shared with mcp-remote) or memory", oneOf(&d.where, "disk", "memory")},
 
 		{"", "", "Records", nil},
@@ -535,12 +536,20 @@ func (d *draft) finishServer() error {
 	if len(n.allowOrigins) > 0 && !slices.Contains(n.allowOrigins, d.bridge.server) {
 		return &usageError{"--allow-origin does not name " + d.bridge.server, "add --allow-origin " + d.bridge.server}
 	}
+	if d.tokenOrigin != "" && len(n.authServers) > 0 && !slices.Contains(n.authServers, d.tokenOrigin) {
+		return &usageError{"--auth-server does not name " + d.tokenOrigin + ", where --token-endpoint is", "add --auth-server " + d.tokenOrigin}
+	}
 	d.headers.getenv = d.getenv
 	source, err := newHeaderSource(d.headers)
 	if err != nil {
 		return err
 	}
-	n.server, n.headers = d.url, source
+	d.gate.getenv = d.getenv
+	gate, err := newHeaderSource(d.gate)
+	if err != nil {
+		return err
+	}
+	n.server, n.headers, n.oauthHeaders = d.url, source, gate.set.Load().header
 	if !d.given["proxy"] && !d.given["no-proxy"] {
 		n.proxy = d.proxy
 	}
@@ -687,18 +696,17 @@ func content(b *[]byte) func(string) error {
 // jsonObject takes a JSON object, or @ and the path of a file with one.
 func jsonObject(m *json.RawMessage) func(string) error {
 	return func(v string) (err error) {
-		data := []byte(v)
+		*m = json.RawMessage(v)
 		if path, isFile := strings.CutPrefix(v, "@"); isFile {
-			if data, err = load(path); err != nil {
+			if *m, err = load(path); err != nil {
 				return err
 			}
 		}
 		var o map[string]any
-		if json.Unmarshal(data, &o) != nil || o == nil {
-			return errors.New("expected a JSON object, or @ and the path of a file with one")
+		if json.Unmarshal(*m, &o) != nil || o == nil {
+			err = errors.New("expected a JSON object, or @ and the path of a file with one")
 		}
-		*m = data
-		return nil
+		return err
 	}
 }
 
@@ -721,30 +729,18 @@ func (d *draft) addOrigin(v string) bool {
 	return ok && v == u.Scheme+"://"+u.Host
 }
 
-func (d *draft) addHeader(v string) error {
-	d.headers.args = append(d.headers.args, headerArg{line: hide(v)})
-	_, _, err := parseHeader("--header", v)
-	return err
+// header notes a line, which is expanded when all flags are known.
+func header(to *headerOptions, where string) func(string) error {
+	return func(v string) error {
+		to.args = append(to.args, headerArg{line: hide(v)})
+		_, _, err := parseHeader(where, v)
+		return err
+	}
 }
 
 func (d *draft) addHeaderFile(v string) bool {
 	d.headers.args = append(d.headers.args, headerArg{file: v})
 	return v != ""
-}
-
-func (d *draft) addOAuthHeader(v string) error {
-	name, value, err := parseHeader("--oauth-header", v)
-	if err != nil {
-		return err
-	}
-	if value, err = expand("--oauth-header "+name, value, d.getenv); err == nil {
-		value, err = oneLine(name, value)
-	}
-	if d.client.oauthHeaders == nil {
-		d.client.oauthHeaders = http.Header{}
-	}
-	d.client.oauthHeaders.Add(name, value)
-	return err
 }
 
 func (d *draft) setProxy(v string) bool {
@@ -783,7 +779,7 @@ func (d *draft) setSuccessURL(v string) bool {
 func (d *draft) setTokenEndpoint(v string) bool {
 	u, ok := address(v, "https local", "#")
 	if ok {
-		d.auth.tokenEndpoint = origin(u) + u.RequestURI() // in one spelling: it is part of the identity of a sign-in
+		d.tokenOrigin, d.auth.tokenEndpoint = origin(u), origin(u)+u.RequestURI() // in one spelling: part of a sign-in's identity
 	}
 	return ok
 }
