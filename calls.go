@@ -167,7 +167,7 @@ func (l *ledger) landed(c *call) {
 // hold puts c into the queue, at its end or, when it has waited before, by its arrival.
 func (l *ledger) hold(c *call) {
 	l.landed(c)
-	c.state, c.x = held, nil
+	c.state, c.x, c.accepted = held, nil, time.Time{}
 	i := len(l.queue)
 	for i > 0 && l.queue[i-1].arrived.After(c.arrived) {
 		i--

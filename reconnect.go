@@ -777,8 +777,9 @@ func (b *bridge) discard(s *session, e *exchangeError) {
 func (b *bridge) down(e *exchangeError) {
 	now := time.Now()
 	b.lastError = e.Error()
+	b.floor = later(b.floor, now.Add(e.wait))
 	if b.state == waiting || b.state == dormant {
-		b.delay(now.Add(e.wait))
+		b.redialAt = later(b.redialAt, b.floor)
 		return
 	}
 	if b.outage.IsZero() {
@@ -805,8 +806,7 @@ func (b *bridge) down(e *exchangeError) {
 		return
 	}
 	b.set(waiting)
-	b.redialAt, b.floor = now.Add(e.wait+pause), time.Time{} // the server's floor is added, never cut
-	b.delay(now.Add(e.wait))
+	b.redialAt = b.floor.Add(pause) // the server's floor is added to, never cut
 	if late {
 		b.hurry(now)
 	}
@@ -830,22 +830,13 @@ func (b *bridge) quick(now time.Time) bool {
 	return true
 }
 
-// delay keeps the redial from coming before floor, and answers at once what cannot wait so long.
-func (b *bridge) delay(floor time.Time) {
-	if floor.After(b.floor) && floor.After(time.Now()) {
-		b.floor = floor
-		b.redialAt = later(b.redialAt, floor)
-		b.expire(time.Now())
-	}
-}
-
 // stir lets a line of the client wake the bridge or cut a wait short.
 func (b *bridge) stir() {
 	now := time.Now()
 	switch {
 	case b.state == dormant:
-		b.failures = 0
-		b.open()
+		b.failures, b.redialAt = 0, later(now, b.floor)
+		b.set(waiting)
 	case b.state == opening && b.sess.established && b.sess.shaken && now.Sub(b.hurried) >= time.Second: // the knock may meet silence: another
 		b.hurried, b.begun = now, now
 		b.greet()
