@@ -40,7 +40,7 @@ type layer struct {
 }
 
 var layers = []layer{
-	{"memory.go", "", ""},
+	{"memory.go", "runtime", ""},
 	{"jsonrpc.go", "", ""},
 	{"log.go", "crypto/sha256 os", "append"},
 	{"transport.go", "crypto/tls crypto/x509 mime net/http net/http/httptrace", ""},

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"slices"
 	"sync"
 )
@@ -96,6 +97,14 @@ type pile struct {
 	charge charge
 }
 
+// collect makes room for a message of size bytes: one that is large takes the place of the one before, which nobody
+// holds any more. Fresh pages cost more than all that is done with their bytes, and stay.
+func collect(size int) {
+	if size >= 4*mostPiece {
+		runtime.GC()
+	}
+}
+
 // add appends a copy of b. Its errors are errTooLarge and the context's; the pile stays as it was.
 func (p *pile) add(ctx context.Context, b []byte) error {
 	if len(b) > p.max-p.size {
@@ -119,6 +128,7 @@ func (p *pile) take() (b []byte, c charge) {
 	if len(p.pieces) == 1 { // as most have
 		b = p.pieces[0]
 	} else {
+		collect(p.size)
 		b = bytes.Join(p.pieces, nil)
 	}
 	c = p.charge
@@ -223,6 +233,7 @@ func readAll(ctx context.Context, r io.Reader, size int64, max int, mem *budget)
 
 // readWhole fills an empty pile with size bytes, in one piece.
 func (p *pile) readWhole(ctx context.Context, r io.Reader, size int) error {
+	collect(size)
 	p.pieces, p.size = [][]byte{make([]byte, size)}, size
 	for part := range slices.Chunk(p.pieces[0], mostPiece) {
 		if err := p.mem.grow(ctx, &p.charge, len(part), p.urgent); err != nil {
