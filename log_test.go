@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -319,15 +320,16 @@ func TestAuditRequired(t *testing.T) {
 			if got := h.answer(h.call("add", `"key":"full"`), time.Minute); !strings.Contains(got, refused) || s.runs("full") != 0 {
 				t.Errorf("with a full disk: %s, run %d times", got, s.runs("full"))
 			}
-			w.full = false
+			w.set(false, nil)
 			if got := h.answer(h.call("add", `"key":"good"`), time.Minute); !strings.Contains(got, `"result"`) || s.runs("good") != 1 {
 				t.Errorf("with room again: %s, run %d times", got, s.runs("good"))
 			}
 			synctest.Wait()
-			if got := w.told.String(); strings.Count(got, `"outcome":"sent"`) != 1 || !strings.Contains(got, `"name":"add","id":"2","outcome":"ok"`) {
+			if got := w.text(); strings.Count(got, `"outcome":"sent"`) != 1 || !strings.Contains(got, `"name":"add","id":"2","outcome":"ok"`) {
 				t.Errorf("the records are\n%s", got)
 			}
-			w.stuck = make(chan bool)
+			stuck := make(chan bool)
+			w.set(false, stuck)
 			id := h.call("add", `"key":"stuck"`)
 			if got := h.answer(id, time.Minute); !strings.Contains(got, refused) || s.runs("stuck") != 0 {
 				t.Errorf("with a disk that hangs: %s, run %d times", got, s.runs("stuck"))
@@ -337,7 +339,7 @@ func TestAuditRequired(t *testing.T) {
 			if got := h.hear(time.Minute); got != "" || s.runs("gone") != 0 {
 				t.Errorf("cancelled while its record waited: %s, run %d times", got, s.runs("gone"))
 			}
-			close(w.stuck)
+			close(stuck)
 			h.in.Close()
 			<-h.ended
 		})
@@ -377,9 +379,10 @@ func TestAuditRecords(t *testing.T) {
 			h.answer(h.call("echo", `"text":"again"`), time.Minute)
 			h.in.Close()
 			<-h.ended
+			synctest.Wait() // for the last record
 			var got []string
 			sessions := map[string]bool{}
-			for line := range strings.Lines(w.told.String()) {
+			for line := range strings.Lines(w.text()) {
 				var r auditRecord
 				if err := json.Unmarshal([]byte(line), &r); err != nil || r.Server != o.server || r.Pid != os.Getpid() || r.Bytes == 0 || time.Since(r.Time) > time.Hour {
 					t.Fatalf("%v in %s", err, line)
@@ -395,8 +398,8 @@ func TestAuditRecords(t *testing.T) {
 			if d := cmp.Diff(want, got); d != "" {
 				t.Errorf("%v: %s", kind, d)
 			}
-			if len(sessions) != 2 || strings.Contains(w.told.String(), "hush") {
-				t.Errorf("%v: sessions %v in\n%s", kind, sessions, w.told.String())
+			if len(sessions) != 2 || strings.Contains(w.text(), "hush") {
+				t.Errorf("%v: sessions %v in\n%s", kind, sessions, w.text())
 			}
 		})
 	}
@@ -420,15 +423,29 @@ func TestAuditFails(t *testing.T) {
 
 // A brittle disk keeps what is written to it.
 type brittle struct {
+	mu    sync.Mutex
 	full  bool
 	stuck chan bool // not nil: until it is closed
 	told  strings.Builder
 }
 
+func (b *brittle) set(full bool, stuck chan bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.full, b.stuck = full, stuck
+}
+
+func (b *brittle) text() string { b.mu.Lock(); defer b.mu.Unlock(); return b.told.String() }
+
 func (b *brittle) Write(p []byte) (int, error) {
-	if b.stuck != nil {
-		<-b.stuck
+	b.mu.Lock()
+	stuck := b.stuck
+	b.mu.Unlock()
+	if stuck != nil {
+		<-stuck
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.full {
 		return 0, errors.New("disk full")
 	}
