@@ -318,7 +318,10 @@ func (o *ours) asks() string {
 
 // note keeps what a request of the client that succeeded changed in the session.
 func (o *ours) note(c *call) {
-	uri, _ := unquote(peek(c.m.raw, "params", "uri"))
+	var uri string
+	if strings.HasPrefix(c.m.method, "resources/") { // the params of a tool can be large
+		uri, _ = unquote(peek(c.m.raw, "params", "uri"))
+	}
 	switch c.m.method {
 	case "logging/setLevel":
 		o.level = c.m.keep()
