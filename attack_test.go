@@ -70,6 +70,7 @@ func victimCommand(home string, env []string, args ...string) *exec.Cmd {
 			cmd.Env = nil
 		}
 	}
+	cmd.Env = append(cmd.Env, "GORACE=atexit_sleep_ms=0") // the race detector would have each process sleep for a second before it ends
 	cmd.Env = append(cmd.Env, "MCP_REMOTE_CONFIG_DIR="+home, "HOME="+home, "PATH="+home, "GOTRACEBACK=all", "SYSTEMROOT="+os.Getenv("SYSTEMROOT"))
 	cmd.Env = append(cmd.Env, env...)
 	return cmd
