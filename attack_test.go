@@ -496,6 +496,7 @@ func TestAttackHugeMessage(t *testing.T) {
 
 // At its value a limit lets through, one past it it does not.
 func TestAttackLimits(t *testing.T) {
+	t.Parallel()
 	const most = 64 << 10
 	// text of exactly n bytes around which there is a message of n bytes
 	fill := func(format, id string, n int) string {
@@ -580,6 +581,7 @@ func TestAttackLimits(t *testing.T) {
 
 // A megabyte of nothing but brackets is an error, wherever it comes from.
 func TestAttackNesting(t *testing.T) {
+	t.Parallel()
 	deep := strings.Repeat("[", 1<<20)
 	for name, c := range map[string]struct{ kind, before, after string }{
 		"json":     {jsonType, `{"jsonrpc":"2.0","id":%s,"result":`, "}"},
@@ -653,6 +655,7 @@ func TestAttackRedirects(t *testing.T) {
 
 // Ten thousand event ids are one cursor: the last.
 func TestAttackEventIDs(t *testing.T) {
+	t.Parallel()
 	const many = 10000
 	id := func(n int) string { return fmt.Sprintf("%0*d", 1000, n) }
 	resumed := make(chan string, 1)

@@ -49,6 +49,7 @@ func everything(t *testing.T, dir string) string {
 // A server puts a terminal's commands wherever it may write: nothing of it is printed, but in standard output's
 // JSON, where it is escaped.
 func TestAttackEscapes(t *testing.T) {
+	t.Parallel()
 	const evil = "\x1b]0;owned\x07\x1b[2J\r\nmcp-redial: error: forged\u202e\u0085"
 	inJSON := string(quote(evil))
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -25,33 +25,40 @@ func TestReconnect(t *testing.T) {
 	}
 	kinds := []string{"sse", "json", "streams", "ids", "modern", "stateless"}
 	titles := []string{"HTTP+SSE", "JSON", "streams", "with ids", "2026-07-28", "translated"}
-	var table strings.Builder
-	fmt.Fprintf(&table, "%-72s", "fault")
-	for _, title := range titles {
-		fmt.Fprintf(&table, " %-10s", title)
-	}
-	for _, file := range files {
+	rows := make([][]string, len(files)) // a subtest writes its own cell
+	for i, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		first, _, _ := strings.Cut(string(text), "\n")
-		fmt.Fprintf(&table, "\n%-72s", strings.TrimPrefix(first, "# "))
+		rows[i] = append(rows[i], strings.TrimPrefix(first, "# "))
 		on := scenarioKinds(string(text))
-		for _, kind := range kinds {
-			result := "-"
-			if on[kind] {
-				result = "FAILED"
-				if t.Run(strings.TrimSuffix(filepath.Base(file), ".txt")+"/"+kind, func(t *testing.T) {
-					synctest.Test(t, func(t *testing.T) { newPlayer(t, file, kind).play(string(text)) })
-				}) {
-					result = "ok"
-				}
+		for k, kind := range kinds {
+			rows[i] = append(rows[i], "-")
+			if !on[kind] {
+				continue
 			}
-			fmt.Fprintf(&table, " %-10s", result)
+			rows[i][k+1] = "FAILED"
+			t.Run(strings.TrimSuffix(filepath.Base(file), ".txt")+"/"+kind, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) { newPlayer(t, file, kind).play(string(text)) })
+				if !t.Failed() {
+					rows[i][k+1] = "ok"
+				}
+			})
 		}
 	}
-	t.Logf("\n%s", table.String())
+	t.Cleanup(func() { // when all have been played
+		var table strings.Builder
+		for _, row := range slices.Concat([][]string{append([]string{"fault"}, titles...)}, rows) {
+			fmt.Fprintf(&table, "\n%-72s", row[0])
+			for _, cell := range row[1:] {
+				fmt.Fprintf(&table, " %-10s", cell)
+			}
+		}
+		t.Log(table.String())
+	})
 }
 
 // scenarioKinds are the servers that a scenario names.
@@ -115,6 +122,7 @@ func TestDrift(t *testing.T) {
 // TestCutAnywhere cuts the line after every byte of an answer, on the transport that can resume and on those that
 // cannot: a call runs once, and a tool that may be repeated is answered wherever the cut was.
 func TestCutAnywhere(t *testing.T) {
+	t.Parallel()
 	for name, ids := range map[string]bool{"with ids": true, "without": false} {
 		t.Run(name, func(t *testing.T) {
 			for at := 1; at < 700; at += 7 {

@@ -221,6 +221,7 @@ func TestHeaderCommandOnce(t *testing.T) {
 }
 
 func TestHeaderCommandErrors(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ text, want string }{
 		"fails":        {"echo s3cret; exit 3", "running --header-command: exit status 3"},
 		"no header":    {"echo s3cret", "the output of --header-command is not a header on one line"},

@@ -340,6 +340,7 @@ func (c *matrixClient) asked(method, want string) {
 }
 
 func TestMatrix(t *testing.T) {
+	t.Parallel()
 	servers := []struct {
 		name string
 		old  bool

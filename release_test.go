@@ -174,6 +174,7 @@ func TestSupplyChainDependencies(t *testing.T) {
 
 // A site without a network needs the source and a Go toolchain.
 func TestSupplyChainOffline(t *testing.T) {
+	t.Parallel()
 	tree := t.TempDir()
 	copyTree(t, tree)
 	env := append(offline(t), "GOFLAGS=-mod=mod")
@@ -187,6 +188,7 @@ func TestSupplyChainOffline(t *testing.T) {
 
 // Or a module proxy of its own, which nobody's checksum database knows.
 func TestSupplyChainInstall(t *testing.T) {
+	t.Parallel()
 	env := append(offline(t), "GOPROXY="+moduleProxy(t), "GOSUMDB=", "GONOSUMDB="+testModule, "GOFLAGS=")
 	bin := ""
 	for _, e := range env {

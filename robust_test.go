@@ -53,6 +53,7 @@ func ended(t *testing.T, cmd *exec.Cmd) int {
 }
 
 func TestRobustPipes(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("the pipes are set up by a shell")
 	}
@@ -166,6 +167,7 @@ func TestRobustPipes(t *testing.T) {
 }
 
 func TestRobustPlaces(t *testing.T) {
+	t.Parallel()
 	url := answering(t)
 	for name, c := range map[string]struct {
 		env  []string

@@ -87,6 +87,7 @@ import (
 )
 
 func TestScenarios(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scenarios: %v", err)
@@ -110,6 +111,7 @@ func playScenario(t *testing.T, file, text string) {
 	}
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { newPlayer(t, file, kind).play(text) })
 		})
 	}

@@ -203,6 +203,7 @@ func checkStream(t *testing.T, stream []byte, seed uint64) seenStream {
 }
 
 func TestEventReader(t *testing.T) {
+	t.Parallel()
 	message := func(data ...string) (es []seenEvent) {
 		for _, d := range data {
 			es = append(es, seenEvent{"message", d, ""})
@@ -314,6 +315,7 @@ func TestEventReaderNeverWaits(t *testing.T) {
 }
 
 func TestEventReaderBounds(t *testing.T) {
+	t.Parallel()
 	for _, most := range []int{1, 100, minBuffer, maxBuffer - 1, maxBuffer, maxBuffer + 1, 1 << 20 / slowdown} {
 		for _, over := range []int{0, 1} {
 			n := most + over

@@ -491,6 +491,7 @@ host< -31007 2 the server asked for input more than 10 times`)
 }
 
 func TestTranslateBounds(t *testing.T) {
+	t.Parallel()
 	t.Run("questions at once", func(t *testing.T) {
 		p := newPlay(t)
 		p.run(startAll + `
