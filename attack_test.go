@@ -287,9 +287,18 @@ const (
 	noteLine = `{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"%s"}}`
 )
 
+// unraced ends a test in which the race detector would see nothing: what it tests is another program, or has one goroutine.
+func unraced(t *testing.T) {
+	t.Helper()
+	if slowdown > 1 {
+		t.Skip("there is nothing in it for the race detector")
+	}
+}
+
 // shipped is the program as it is shipped: for tests of its memory, which a test binary has more of. It is built once.
 func shipped(t *testing.T) []string {
 	t.Helper()
+	unraced(t)
 	if runtime.GOOS != "linux" {
 		t.Skip("the memory of another process is looked up in /proc")
 	}

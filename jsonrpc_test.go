@@ -166,6 +166,7 @@ func TestScanLimits(t *testing.T) {
 
 // Each byte that ends a plain run must be found at every offset of the eight that are looked at together.
 func TestSkipString(t *testing.T) {
+	unraced(t)
 	t.Parallel()
 	for before := range 20 {
 		for _, after := range []int{0, 1, 6, 7, 8, 9, 15, 16, 19} { // around the words that are looked at together

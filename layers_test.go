@@ -171,6 +171,7 @@ func builtHere(name string, f *ast.File) bool {
 
 // TestLayers holds the order: a file uses only what is declared in its own layer and those above it.
 func TestLayers(t *testing.T) {
+	unraced(t)
 	t.Parallel()
 	fset, all := sources(t)
 	var files []*ast.File

@@ -3,4 +3,4 @@
 package main
 
 // slowdown is about how many times longer the race detector makes things take: volumes are cut by it, not kinds.
-const slowdown = 4
+const slowdown = 8

@@ -166,6 +166,7 @@ func fileSum(t *testing.T, path string) string {
 
 // The program consists of this module and the standard library.
 func TestSupplyChainDependencies(t *testing.T) {
+	unraced(t)
 	deps := tool(t, ".", nil, "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".")
 	if got := strings.TrimSpace(deps); got != testModule {
 		t.Errorf("it depends on:\n%s", got)
@@ -174,6 +175,7 @@ func TestSupplyChainDependencies(t *testing.T) {
 
 // A site without a network needs the source and a Go toolchain.
 func TestSupplyChainOffline(t *testing.T) {
+	unraced(t)
 	t.Parallel()
 	tree := t.TempDir()
 	copyTree(t, tree)
@@ -188,6 +190,7 @@ func TestSupplyChainOffline(t *testing.T) {
 
 // Or a module proxy of its own, which nobody's checksum database knows.
 func TestSupplyChainInstall(t *testing.T) {
+	unraced(t)
 	t.Parallel()
 	env := append(offline(t), "GOPROXY="+moduleProxy(t), "GOSUMDB=", "GONOSUMDB="+testModule, "GOFLAGS=")
 	bin := ""
