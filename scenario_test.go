@@ -275,6 +275,16 @@ func (p *player) step(line string) {
 		by := p.duration(strings.TrimPrefix(rest, "sleeps "))
 		p.b.events <- event{do: func() { p.b.drift -= by }}
 		synctest.Wait()
+	case "log:": // this was said to the person
+		synctest.Wait()
+		p.mu.Lock()
+		said := slices.ContainsFunc(strings.Split(p.transcript.String(), "\n"), func(l string) bool {
+			return strings.Contains(l, "log: level=") && strings.Contains(l, rest)
+		})
+		p.mu.Unlock()
+		if !said {
+			p.errorf("the log does not say %s", rest)
+		}
 	case "eof":
 		p.in.Close()
 	case "signal":
