@@ -571,6 +571,9 @@ func (b *bridge) over(x *exchange, err error) {
 		c.x = nil
 		b.failed(c, x, e)
 	}
+	if b.state == waiting { // a call that has come back may be held for less time than was left
+		b.lastChance(time.Now())
+	}
 }
 
 // reply is the JSON-RPC answer that came with an error status, or no message.
@@ -820,9 +823,7 @@ func (b *bridge) down(e *exchangeError) {
 // quick counts a loss that followed an answered handshake, and says whether there were few enough of them
 // lately to redial at once.
 func (b *bridge) quick(now time.Time) bool {
-	if b.losses.Before(now) {
-		b.losses = now
-	}
+	b.losses = later(b.losses, now)
 	if b.losses.Sub(now) > quickWindow-quickWindow/quickLosses {
 		return false
 	}

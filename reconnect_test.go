@@ -335,3 +335,25 @@ func TestToolsFiltered(t *testing.T) {
 		})
 	}
 }
+
+// A call whose exchange ends when the line is already waited for has its attempt before its hold is over, as the calls
+// that were held when the wait began.
+func TestLastChanceOfLatecomer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(testOptions(), outside{remember: func(snapshot) {}}, slog.New(slog.DiscardHandler), newBudget(1<<20, 1<<20))
+		now := time.Now()
+		b.heard, b.outage, b.state, b.redialAt = now, now, waiting, now.Add(time.Hour)
+		m, err := scan([]byte(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := &exchange{s: &session{live: map[*exchange]bool{}}}
+		x.c = &call{m: m, arrived: now, sess: x.s, x: x}
+		b.enter(x.c)
+		b.sent(x.c)
+		b.over(x, &exchangeError{fate: unsent, err: errSilent})
+		if len(b.queue) != 1 || b.redialAt.After(b.limit(x.c)) {
+			t.Errorf("%d calls are held until %v, and the next attempt comes after %v", len(b.queue), b.limit(x.c).Sub(now), b.redialAt.Sub(now))
+		}
+	})
+}
