@@ -32,7 +32,7 @@ func FuzzStore(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, text := range map[string]string{a.file("tokens.json"): token, a.file("client_info.json"): registered, a.file("handshake.json"): shaken, "lease": lease, newStatusFile(s, "").name(): running} {
+		for name, text := range map[string]string{a.file("tokens.json"): token, a.file("client_info.json"): registered, a.file("handshake.json"): shaken, "lease": lease, thisBridge("").file(): running} {
 			if err := os.WriteFile(filepath.Join(dir, storeFolder, name), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -19,6 +19,7 @@ import (
 	"net/http/httptrace"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -57,11 +58,7 @@ type checkup struct {
 	json   bool
 	out    io.Writer
 
-	// The client's end of the bridge.
-	ctx  context.Context // of the whole run
-	stop func()
-	to   io.Writer
-	from *lineReader
+	*guest
 
 	// What the bridge's goroutines write too, with mu held.
 	mu    sync.Mutex
@@ -80,13 +77,10 @@ type sight struct {
 
 // run goes through the connection step by step, prints what it finds, and returns the exit code.
 func (k *checkup) run(ctx context.Context) int {
-	k.ctx, k.stop = context.WithCancel(ctx)
-	defer k.stop()
 	k.wire.again.Transport = &watched{k, k.wire.again.Transport}
 	k.wire.once.Transport = &watched{k, k.wire.once.Transport}
 	k.autoReconnect, k.offlineStart, k.last = false, false, time.Now()
-	to, from := within(httptrace.WithClientTrace(k.ctx, k.trace()), k.options, outside{k.dial, k.signIn, nil}, k.wire)
-	k.to, k.from = to, newLineReader(from, k.maxMessage, newBudget(k.maxMemory, k.maxMessage))
+	k.guest = within(httptrace.WithClientTrace(ctx, k.trace()), k.options, outside{k.dial, k.signIn, nil}, k.wire)
 	exit := k.reach()
 	for _, what := range []string{"tools", "resources", "prompts"} {
 		if exit == 0 {
@@ -96,25 +90,70 @@ func (k *checkup) run(ctx context.Context) int {
 	if exit == 0 {
 		exit = k.ping()
 	}
-	to.Close()
-	io.Copy(io.Discard, from)
+	k.leave()
 	if k.json {
 		printJSON(k.out, map[string]any{"server": k.server, "exit": exit, "steps": k.steps})
 	}
 	return exit
 }
 
-// within runs a bridge in this process and gives its client's ends of the line. What is heard ends when the bridge has.
-func within(ctx context.Context, o options, world outside, at *wire) (say io.WriteCloser, hear io.Reader) {
+// A guest is the client of a bridge in this process.
+type guest struct {
+	say    io.WriteCloser
+	hear   *lineReader // which ends when the bridge has
+	stop   func()      // ends it at once
+	serial int
+}
+
+// within starts a bridge, and ends it with ctx at the latest.
+func within(ctx context.Context, o options, world outside, at *wire) *guest {
 	world.remember = func(snapshot) {}
 	in, say := io.Pipe()
 	hear, out := io.Pipe()
+	ctx, stop := context.WithCancel(ctx)
 	go func() {
 		newBridge(o, world, at.log, at.mem).run(ctx, in, out)
 		in.Close()
 		out.Close()
 	}()
-	return say, hear
+	return &guest{say: say, hear: newLineReader(hear, o.maxMessage, newBudget(o.maxMemory, o.maxMessage)), stop: stop}
+}
+
+// introduction is what initialize says of us.
+func introduction(name string) any {
+	return map[string]any{"protocolVersion": "2025-11-25", "capabilities": map[string]any{}, "clientInfo": map[string]string{"name": "mcp-redial " + name, "version": "1"}}
+}
+
+// ask makes a request of each of params, and hands the answers to take until all are there or the bridge has ended.
+func (g *guest) ask(method string, take func(message), params ...any) {
+	open := map[string]bool{}
+	for _, p := range params {
+		g.serial++
+		id := strconv.Itoa(g.serial)
+		open[id] = true
+		raw, _ := json.Marshal(p) // cannot fail: maps of strings and scanned values
+		g.tell(newRequest(id, method, raw))
+	}
+	for len(open) > 0 {
+		line, c, err := g.hear.next(context.Background())
+		g.hear.mem.free(c)
+		if err != nil {
+			return
+		}
+		if m, _ := scan(line); m.kind == response { // the bridge wrote it
+			delete(open, m.id)
+			take(m)
+		}
+	}
+}
+
+func (g *guest) tell(m message) { g.say.Write(append(m.raw, '\n')) } // an error shows when nothing answers
+
+// leave ends the line, and waits for the bridge.
+func (g *guest) leave() {
+	g.say.Close()
+	io.Copy(io.Discard, g.hear.r)
+	g.stop()
 }
 
 func printJSON(out io.Writer, v any) {
@@ -122,8 +161,8 @@ func printJSON(out io.Writer, v any) {
 	fmt.Fprintf(out, "%s\n", text)
 }
 
-// say reports a step that went well.
-func (k *checkup) say(name, detail string) { k.report(step{Step: name, OK: true, Detail: detail}) }
+// well reports a step that went well.
+func (k *checkup) well(name, detail string) { k.report(step{Step: name, OK: true, Detail: detail}) }
 
 // fail reports one that did not, and returns exit, which is not 0.
 func (k *checkup) fail(exit int, name, cause, next string) int {
@@ -180,7 +219,7 @@ func (k *checkup) seen() sight { k.mu.Lock(); defer k.mu.Unlock(); return k.sigh
 func (k *checkup) trace() *httptrace.ClientTrace {
 	first := func(err error, name string, detail func() string) {
 		if err == nil && len(k.seen().answers) == 0 {
-			k.say(name, detail())
+			k.well(name, detail())
 		}
 	}
 	return &httptrace.ClientTrace{
@@ -234,18 +273,12 @@ func diagnose(err error) (name, next string) {
 
 // ---- being the client
 
-// ask sends a request through the bridge and returns the answer, with its text if it is an error.
-func (k *checkup) ask(method string, params any) (m message, failure string) {
+// try asks one thing, and returns the answer, with its text if it is an error.
+func (k *checkup) try(method string, params any) (m message, failure string) {
 	defer time.AfterFunc(checkLimit, k.stop).Stop()
-	raw, _ := json.Marshal(params) // cannot fail: maps of strings and scanned values
-	k.tell(newRequest(`"`+method+`"`, method, raw))
-	for m.kind != response {
-		line, c, err := k.from.next(k.ctx)
-		k.from.mem.free(c)
-		if err != nil {
-			return m, fmt.Sprintf("no answer within %v", checkLimit)
-		}
-		m, _ = scan(line) // which the bridge wrote
+	k.ask(method, func(answer message) { m = answer }, params)
+	if m.raw == nil {
+		return m, fmt.Sprintf("no answer within %v", checkLimit)
 	}
 	failure, _ = unquote(peek(m.raw, "error", "message"))
 	if cause, ok := unquote(peek(m.raw, "error", "data", "cause")); ok && !strings.Contains(failure, cause) {
@@ -254,17 +287,14 @@ func (k *checkup) ask(method string, params any) (m message, failure string) {
 	return m, failure
 }
 
-func (k *checkup) tell(m message) { k.to.Write(append(m.raw, '\n')) } // an error shows when nothing answers
-
 // reach goes as far as a session that works.
 func (k *checkup) reach() int {
 	way := "directly"
 	if proxy, _ := k.client.proxyFor(&http.Request{URL: k.wire.url}); proxy != nil {
 		way = "through the proxy " + origin(proxy)
 	}
-	k.say("address", k.server+", "+way)
-	m, failure := k.ask("initialize", map[string]any{"protocolVersion": "2025-11-25", "capabilities": map[string]any{},
-		"clientInfo": map[string]string{"name": "mcp-redial check", "version": "1"}})
+	k.well("address", k.server+", "+way)
+	m, failure := k.try("initialize", introduction("check"))
 	seen := k.seen()
 	kind, answers := seen.kind, seen.answers
 	if len(answers) == 0 {
@@ -288,11 +318,11 @@ func (k *checkup) reach() int {
 	if code/100 == 3 {
 		return k.fail(exitProtocol, "redirects", failure, "if you trust that address, give it as the URL")
 	}
-	k.say("redirects", fmt.Sprint(hops))
+	k.well("redirects", fmt.Sprint(hops))
 	if code == http.StatusUnauthorized || code == http.StatusForbidden || errorCode(m.raw) == int(faultAuthorization) {
 		return k.fail(exitSignIn, "authentication", failure+k.credential(), signInAdvice)
 	}
-	k.say("authentication", strings.TrimPrefix(k.credential(), "; "))
+	k.well("authentication", strings.TrimPrefix(k.credential(), "; "))
 	h, ok := readHandshake(m)
 	switch {
 	case code >= 500:
@@ -304,13 +334,13 @@ func (k *checkup) reach() int {
 	if kind == kindStateless {
 		era = modernVersion + ", translated"
 	}
-	k.say("transport", fmt.Sprintf("%v on %s, MCP %s", kind, last.Proto, era))
+	k.well("transport", fmt.Sprintf("%v on %s, MCP %s", kind, last.Proto, era))
 	var server struct{ Name, Version string }
 	var can map[string]json.RawMessage
 	_ = json.Unmarshal(h.ServerInfo, &server) // for show
 	_ = json.Unmarshal(h.Capabilities, &can)
-	k.say("handshake", fmt.Sprintf("%s %s can: %s", server.Name, server.Version, strings.Join(slices.Sorted(maps.Keys(can)), ", ")))
-	k.say("session", session)
+	k.well("handshake", fmt.Sprintf("%s %s can: %s", server.Name, server.Version, strings.Join(slices.Sorted(maps.Keys(can)), ", ")))
+	k.well("session", session)
 	k.tell(newNotification("notifications/initialized", nil))
 	return 0
 }
@@ -333,9 +363,9 @@ func (k *checkup) credential() string {
 func (k *checkup) count(what string) int {
 	n, params := 0, map[string]json.RawMessage{}
 	for range maxToolPages {
-		m, failure := k.ask(what+"/list", params)
+		m, failure := k.try(what+"/list", params)
 		if errorCode(m.raw) == -32601 {
-			k.say(what, "not offered")
+			k.well(what, "not offered")
 			return 0
 		} else if failure != "" {
 			return k.fail(exitProtocol, what, failure, "ask whoever runs the server")
@@ -345,7 +375,7 @@ func (k *checkup) count(what string) int {
 			break
 		}
 	}
-	k.say(what, fmt.Sprint(n))
+	k.well(what, fmt.Sprint(n))
 	return 0
 }
 
@@ -355,11 +385,11 @@ func (k *checkup) ping() int {
 	if k.seen().kind == kindStateless {
 		method = "server/discover"
 	}
-	m, failure := k.ask(method, map[string]any{})
+	m, failure := k.try(method, map[string]any{})
 	if peek(m.raw, "error", "data", "reason") != nil || m.raw == nil {
 		return k.fail(exitProtocol, "ping", failure, "ask whoever runs the server, or what lies between")
 	}
-	k.say("ping", "a round trip")
+	k.well("ping", "a round trip")
 	for range 30 { // the GET that opens the stream runs beside us
 		if seen := k.seen(); seen.stream != 0 || seen.kind != kindStreamable {
 			break
@@ -368,18 +398,18 @@ func (k *checkup) ping() int {
 	}
 	switch status := k.seen().stream; status {
 	case http.StatusOK:
-		k.say("stream", "open")
+		k.well("stream", "open")
 	case 0:
-		k.say("stream", "none")
+		k.well("stream", "none")
 	default:
-		k.say("stream", fmt.Sprintf("not offered (%d)", status))
+		k.well("stream", fmt.Sprintf("not offered (%d)", status))
 	}
 	return 0
 }
 
 // ---- status
 
-// A running is what a bridge tells of itself: origins only, nothing secret.
+// A running is what a bridge tells of itself in a file: origins only, nothing secret.
 type running struct {
 	Pid     int       `json:"pid"`
 	Host    string    `json:"host"`
@@ -389,25 +419,11 @@ type running struct {
 	snapshot
 }
 
-// A statusFile is where a bridge tells it.
-type statusFile struct {
-	running
-	store *store
+func thisBridge(server string) running {
+	return running{Pid: os.Getpid(), Host: hostname(), Birth: birth(os.Getpid()), Server: server, Started: time.Now()}
 }
 
-func newStatusFile(s *store, server string) *statusFile {
-	return &statusFile{running{Pid: os.Getpid(), Host: hostname(), Birth: birth(os.Getpid()), Server: server, Started: time.Now()}, s}
-}
-
-func (f *statusFile) name() string { return fmt.Sprintf("redial_%d_status.json", f.Pid) }
-func (f *statusFile) remove()      { f.store.remove(f.name()) }
-
-// write replaces what was told before.
-func (f *statusFile) write(s snapshot) error {
-	s.LastError = clean(s.LastError)
-	f.snapshot = s
-	return f.store.writeJSON(f.name(), f.running)
-}
+func (r running) file() string { return fmt.Sprintf("redial_%d_status.json", r.Pid) }
 
 // status prints the bridges of this user on this machine. The files of those that have died are swept.
 func status(s *store, asJSON bool, out io.Writer) int {
@@ -419,13 +435,13 @@ func status(s *store, asJSON bool, out io.Writer) int {
 	all := []running{}
 	for _, file := range files {
 		data, err := s.own(file.name, maxStatus)
-		f := statusFile{store: s}
+		var r running
 		switch {
-		case err != nil, json.Unmarshal(data, &f.running) != nil, f.Host != hostname(), f.name() != file.name: // not to be believed
-		case !alive(f.Pid), birth(f.Pid) != f.Birth:
-			f.remove()
+		case err != nil, json.Unmarshal(data, &r) != nil, r.Host != hostname(), r.file() != file.name: // not to be believed
+		case !alive(r.Pid), birth(r.Pid) != r.Birth:
+			s.remove(file.name)
 		default:
-			all = append(all, f.running)
+			all = append(all, r)
 		}
 	}
 	if asJSON {

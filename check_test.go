@@ -224,17 +224,18 @@ func TestStatus(t *testing.T) {
 		t.Errorf("with none running: %q", got)
 	}
 
-	mine := newStatusFile(s, "https://mcp.example")
+	mine := thisBridge("https://mcp.example")
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
-	if err := mine.write(snapshot{State: "waiting", Since: since, Reconnects: 2, Held: 3, LastError: "no\x1b[2J\nluck"}); err != nil {
+	mine.snapshot = snapshot{State: "waiting", Since: since, Reconnects: 2, Held: 3, LastError: "no\x1b[2J\nluck"}
+	if err := s.writeJSON(mine.file(), mine); err != nil {
 		t.Fatal(err)
 	}
 	put := func(pid int, change func(*running)) string {
-		f := *mine
+		f := mine
 		f.Pid = pid
-		change(&f.running)
+		change(&f)
 		name := fmt.Sprintf("redial_%d_status.json", pid)
-		if err := s.writeJSON(name, f.running); err != nil {
+		if err := s.writeJSON(name, f); err != nil {
 			t.Fatal(err)
 		}
 		return filepath.Join(home, storeFolder, name)
@@ -278,10 +279,10 @@ func TestStatus(t *testing.T) {
 	if err := json.Unmarshal([]byte(status("--json")), &all); err != nil || len(all) != 1 || all[0].Pid != os.Getpid() || all[0].Held != 3 {
 		t.Errorf("%+v, %v", all, err)
 	}
-	if info, err := os.Stat(filepath.Join(home, storeFolder, mine.name())); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(filepath.Join(home, storeFolder, mine.file())); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	mine.remove()
+	s.remove(mine.file())
 	if got := status(); got != "no bridge is running\n" {
 		t.Errorf("after the end: %q", got)
 	}

@@ -6,7 +6,6 @@ package main
 // writes nothing but its report (plain text, for terminals and files alike), and lasts less than 15 seconds.
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,8 +15,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +33,7 @@ func demo(ctx context.Context, o options, w io.Writer) int {
 		fmt.Fprintf(w, "opening a port for the demo's server: %v\n", err)
 		return 1
 	}
-	s := &demoServer{sessions: map[string]chan string{}, cut: make(chan bool), ran: map[string]bool{}}
+	s := &demoServer{sessions: map[string]chan []byte{}, cut: make(chan bool), ran: map[string]bool{}}
 	server := &http.Server{Handler: s}
 	go server.Serve(l)
 	defer server.Close()
@@ -50,55 +47,36 @@ func demo(ctx context.Context, o options, w io.Writer) int {
 
 	ctx, cancel := context.WithTimeout(ctx, demoLasts+demoPatient)
 	defer cancel()
-	a, b, end := &demoLine{path: "/mcp"}, &demoLine{path: "/sse"}, time.Now().Add(demoLasts)
+	lines, end := []*demoLine{{name: "Streamable HTTP", path: "/mcp"}, {name: "HTTP+SSE", path: "/sse"}}, time.Now().Add(demoLasts)
 	var wg sync.WaitGroup
-	for _, d := range []*demoLine{a, b} {
+	for _, d := range lines {
 		mem := newBudget(o.maxMemory, o.maxMessage)
 		at := &wire{url: u.ResolveReference(&url.URL{Path: d.path}), again: again, once: once, max: o.maxMessage, mem: mem, log: slog.New(slog.DiscardHandler)}
 		wg.Go(func() { d.run(ctx, o, at, end) })
 	}
-	finished := make(chan bool)
-	go func() { wg.Wait(); close(finished) }()
-	tick, drops := time.NewTicker(900*time.Millisecond), 0
-	defer tick.Stop()
-	for running := true; running; {
-		select {
-		case <-tick.C:
-			if time.Until(end) > time.Second { // the last calls are answered in peace
-				drops++
-				s.drop(drops%2 == 0)
-			}
-			fmt.Fprintf(w, "  %d calls answered, the line dropped %d times\n", a.answered.Load()+b.answered.Load(), drops)
-		case <-finished:
-			running = false
+	drops := 0
+	for time.Now().Before(end) && ctx.Err() == nil {
+		time.Sleep(900 * time.Millisecond)
+		if time.Until(end) > time.Second { // the last calls are answered in peace
+			drops++
+			s.drop(drops%2 == 0)
 		}
+		fmt.Fprintf(w, "  %d calls answered, the line dropped %d times\n", lines[0].answered.Load()+lines[1].answered.Load(), drops)
 	}
-	for _, r := range [][3]any{
-		{"", "Streamable HTTP", "HTTP+SSE"},
-		{"calls made", a.made, b.made},
-		{"answered", a.answered.Load(), b.answered.Load()},
-		{"  of them “may have run”", a.unknown, b.unknown},
-		{"drops survived", drops, drops},
-		{"longest wait", a.longest.Round(time.Millisecond), b.longest.Round(time.Millisecond)},
-		{"tools run twice", s.twice.Load(), s.twice.Load()},
-		{"calls lost", a.lost(), b.lost()},
-	} {
-		for i := range r {
-			if r[i] == 0 || r[i] == int64(0) {
-				r[i] = "none"
-			}
-		}
-		fmt.Fprintf(w, "%-26s%16v%12v\n", r[0], r[1], r[2])
+	wg.Wait()
+	const row = "%-15s%12v%10v%16v%16v%14v%17v%12v\n"
+	fmt.Fprintf(w, row, "", "calls made", "answered", "“may have run”", "drops survived", "longest wait", "tools run twice", "calls lost")
+	trouble := int(s.twice.Load())
+	for _, d := range lines {
+		fmt.Fprintf(w, row, d.name, d.made, d.answered.Load(), d.unknown, drops, d.longest.Round(time.Millisecond), s.twice.Load(), d.lost())
+		trouble += max(d.lost(), -d.lost())
 	}
-	if s.twice.Load() > 0 || a.lost() != 0 || b.lost() != 0 {
-		return 1
-	}
-	return 0
+	return min(trouble, 1)
 }
 
 // A demoLine is one bridge and its client. Its counts are read when run has returned.
 type demoLine struct {
-	path          string
+	name, path    string
 	made, unknown int
 	answered      atomic.Int64 // also read meanwhile
 	longest       time.Duration
@@ -109,59 +87,44 @@ func (d *demoLine) lost() int { return d.made - int(d.answered.Load()) }
 
 // run makes calls until end, and returns when they are settled and the bridge has ended.
 func (d *demoLine) run(ctx context.Context, o options, at *wire, end time.Time) {
-	say, hear := within(ctx, o, outside{connect: at.connect}, at)
-	lines := bufio.NewScanner(hear)
-	d.ask(say, lines, "initialize", `"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"demo","version":"1"}`)
-	fmt.Fprintln(say, `{"jsonrpc":"2.0","method":"notifications/initialized"}`)
-	d.ask(say, lines, "tools/list", "")
+	g := within(ctx, o, outside{connect: at.connect}, at)
+	defer g.leave()
+	d.ask(g, "initialize", introduction("demo"))
+	g.tell(newNotification("notifications/initialized", nil))
+	d.ask(g, "tools/list", map[string]any{})
 	for time.Now().Before(end) && d.lost() == 0 {
-		var calls []string
+		var calls []any
 		for i := range demoCalls {
 			tool := []string{"look", "pay"}[i%2]
-			calls = append(calls, fmt.Sprintf(`"name":%q,"arguments":{"key":"%s %s %d"}`, tool, d.path, tool, d.made+i))
+			calls = append(calls, map[string]any{"name": tool, "arguments": map[string]any{"key": fmt.Sprint(d.path, d.made+i)}})
 		}
-		d.ask(say, lines, "tools/call", calls...)
+		d.ask(g, "tools/call", calls...)
 	}
-	say.Close()
-	io.Copy(io.Discard, hear)
 }
 
-// ask makes one request for each of params and waits until all are answered or the bridge has ended.
-func (d *demoLine) ask(say io.Writer, lines *bufio.Scanner, method string, params ...string) {
-	open, began := map[int]bool{}, time.Now()
-	for _, p := range params {
-		d.made++
-		open[d.made] = true
-		fmt.Fprintf(say, `{"jsonrpc":"2.0","id":%d,"method":%q,"params":{%s}}`+"\n", d.made, method, p)
-	}
-	for len(open) > 0 && lines.Scan() {
-		var m struct {
-			ID    int
-			Error struct{ Code faultKind }
-		}
-		if json.Unmarshal(lines.Bytes(), &m) != nil || m.ID == 0 {
-			continue
-		}
-		switch m.Error.Code {
+// ask makes a request of each of params, and counts what comes of them.
+func (d *demoLine) ask(g *guest, method string, params ...any) {
+	began := time.Now()
+	d.made += len(params)
+	g.ask(method, func(m message) {
+		switch faultKind(errorCode(m.raw)) {
 		case faultOutcomeUnknown:
 			d.unknown++
 			fallthrough
 		case 0:
 			d.answered.Add(1)
 		}
-		delete(open, m.ID)
 		d.longest = max(d.longest, time.Since(began))
-	}
+	}, params...)
 }
 
 // A demoServer is an unreliable MCP server of two tools, look (readOnlyHint) and pay.
 type demoServer struct {
 	mu       sync.Mutex
-	sessions map[string]chan string // HTTP+SSE: what its stream is to send
+	sessions map[string]chan []byte // HTTP+SSE: what its stream is to send
 	cut      chan bool              // closed by drop, and replaced
 	ran      map[string]bool        // by key
 	twice    atomic.Int64           // calls of pay
-	made     int
 }
 
 // drop breaks every stream and every answer that is due.
@@ -176,32 +139,26 @@ func (s *demoServer) drop(forget bool) {
 }
 
 func (s *demoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var m struct {
-		ID     json.RawMessage
-		Method string
-		Params struct{ Arguments struct{ Key string } }
-	}
-	json.NewDecoder(r.Body).Decode(&m) // GET and DELETE have none
+	body, _ := io.ReadAll(r.Body)
+	m, _ := scan(body) // GET and DELETE have none
 	id, sse := r.Header.Get("Mcp-Session-Id"), r.URL.Path == "/sse"
 	if sse {
 		id = r.URL.RawQuery
 	}
 	s.mu.Lock()
-	cut := s.cut
-	stream, known := s.sessions[id]
-	if sse && r.Method == http.MethodGet || !sse && m.Method == "initialize" {
-		s.made++
-		id, stream, known = strconv.Itoa(s.made), make(chan string, demoCalls), true
-		s.sessions[id] = stream
+	if sse && r.Method == http.MethodGet || !sse && m.method == "initialize" {
+		id = fmt.Sprint(rand.Uint64())
+		s.sessions[id] = make(chan []byte, demoCalls)
 	}
+	cut, stream := s.cut, s.sessions[id]
 	s.mu.Unlock()
 	switch {
 	case sse && r.Method == http.MethodPost && id == "":
 		w.WriteHeader(http.StatusMethodNotAllowed) // this address takes no Streamable HTTP
-	case !known:
+	case stream == nil:
 		w.WriteHeader(http.StatusNotFound)
 	case r.Method == http.MethodGet:
-		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Content-Type", eventStream)
 		if sse {
 			fmt.Fprintf(w, "event: endpoint\ndata: /sse?%s\n\n", id)
 		}
@@ -216,14 +173,14 @@ func (s *demoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
-	case m.ID == nil:
+	case m.kind != request:
 		w.WriteHeader(http.StatusAccepted)
 	default:
-		answer := fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"result":%s}`, m.ID, s.execute(m.Method, m.Params.Arguments.Key))
+		answer := newResult(m.id, s.execute(m)).raw
 		select {
-		case <-cut:
+		case <-cut: // it has acted, and nobody hears of it
 			panic(http.ErrAbortHandler)
-		default:
+		case <-time.After(rand.N(60 * time.Millisecond)):
 		}
 		if sse {
 			w.WriteHeader(http.StatusAccepted)
@@ -231,24 +188,24 @@ func (s *demoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		w.Header().Set("Mcp-Session-Id", id)
-		w.Header().Set("Content-Type", "application/json")
-		io.WriteString(w, answer)
+		w.Header().Set("Content-Type", jsonType)
+		w.Write(answer)
 	}
 }
 
-func (s *demoServer) execute(method, key string) string {
-	switch method {
+func (s *demoServer) execute(m message) json.RawMessage {
+	switch m.method {
 	case "initialize":
-		return `{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"demo","version":"1"}}`
+		return json.RawMessage(`{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"demo","version":"1"}}`)
 	case "tools/list":
-		return `{"tools":[{"name":"look","inputSchema":{"type":"object"},"annotations":{"readOnlyHint":true}},{"name":"pay","inputSchema":{"type":"object"}}]}`
+		return json.RawMessage(`{"tools":[{"name":"look","inputSchema":{"type":"object"},"annotations":{"readOnlyHint":true}},{"name":"pay","inputSchema":{"type":"object"}}]}`)
 	}
+	key := string(peek(m.raw, "params", "arguments", "key"))
 	s.mu.Lock()
-	if s.ran[key] && strings.Contains(key, "pay") {
+	defer s.mu.Unlock()
+	if s.ran[key] && m.facts.name == "pay" {
 		s.twice.Add(1)
 	}
 	s.ran[key] = true
-	s.mu.Unlock()
-	time.Sleep(rand.N(60 * time.Millisecond)) // work
-	return `{"content":[{"type":"text","text":"done"}]}`
+	return json.RawMessage(`{"content":[{"type":"text","text":"done"}]}`)
 }

@@ -13,12 +13,12 @@ import (
 type keeper struct {
 	auth   *authorizer
 	name   string // of the file with the remembered handshake
-	status *statusFile
+	status running
 	last   chan snapshot // the newest only
 }
 
 func newKeeper(auth *authorizer, server string) *keeper {
-	return &keeper{auth, auth.file("handshake.json"), newStatusFile(auth.store, server), make(chan snapshot, 1)}
+	return &keeper{auth, auth.file("handshake.json"), thisBridge(server), make(chan snapshot, 1)}
 }
 
 func (k *keeper) load() *handshake {
@@ -40,7 +40,7 @@ func (k *keeper) remember(s snapshot) {
 
 // run ends, and removes the status file, with ctx.
 func (k *keeper) run(ctx context.Context) {
-	defer k.status.remove()
+	defer k.auth.store.remove(k.status.file())
 	var known *handshake
 	for {
 		select { // states follow each other faster than anybody reads them, and nothing is to hold up the first call
@@ -60,15 +60,19 @@ func (k *keeper) run(ctx context.Context) {
 				k.auth.log.Debug("refreshing the token of an idle line", "err", err)
 			}
 		case s := <-k.last:
-			if err := k.status.write(s); err != nil {
-				k.auth.log.Debug("writing the status file", "err", err)
-			}
+			s.LastError = clean(s.LastError)
+			k.status.snapshot = s
+			k.write(k.status.file(), k.status)
 			if s.handshake != nil && s.handshake != known {
 				known = s.handshake
-				if err := k.auth.store.writeJSON(k.name, known); err != nil {
-					k.auth.log.Debug("remembering the handshake", "err", err)
-				}
+				k.write(k.name, known)
 			}
 		}
+	}
+}
+
+func (k *keeper) write(file string, v any) {
+	if err := k.auth.store.writeJSON(file, v); err != nil {
+		k.auth.log.Debug("writing a file about this line", "err", err)
 	}
 }
