@@ -61,7 +61,7 @@ type draft struct {
 
 	headers, gate              headerOptions // of --header and the like; of --oauth-header
 	file, entry, where, format string        // of --config, --server, --token-store, --log-format
-	tokenOrigin                string        // of --token-endpoint
+	proxyURL, tlsMin           string        // of --proxy, --tls-min
 }
 
 // A flag is one row of the manual. A row without a name is a heading.
@@ -81,14 +81,14 @@ func (d *draft) flags() []flag {
 		{"", "", "The server", nil},
 		{"header", "'NAME: VALUE'...", "send this header to the MCP server; ${VAR} is taken from the environment", header(&d.headers, "--header")},
 		{"header-file", "FILE...", "headers, one a line; read again when the server answers 401", want("a path", d.addHeaderFile)},
-		{"header-command", "PATH", "a program that prints headers; run at the start, after a 401, and by its Expires-In", want("the absolute path of a program, without arguments", func(v string) bool { d.headers.command = v; return filepath.IsAbs(v) })},
+		{"header-command", "PATH", "a program that prints headers; run at the start, after a 401, and by its Expires-In", valid(&d.headers.command, "the absolute path of a program, without arguments", filepath.IsAbs)},
 		{"transport", "KIND", "http-first (default), sse-first, http-only, sse-only", oneOf(&b.transport, "http-first", "sse-first", "http-only", "sse-only")},
 		{"protocol", "ERA", "auto (default), legacy (2025-11-25 and older), modern (2026-07-28)", oneOf(&b.protocol, "auto", "legacy", "modern")},
 		{"allow-http", "", "allow an http: URL that is not on this machine", none},
-		{"allow-origin", "ORIGIN...", "contact no MCP or authorization server but these", want("an origin such as https://mcp.example.com", d.addOrigin)},
+		{"allow-origin", "ORIGIN...", "contact no MCP or authorization server but these", more(&n.allowOrigins, "an origin such as https://mcp.example.com", isOrigin)},
 		{"disable-cookies", "", "keep no cookies", is(&n.cookies, false)},
-		{"config", "FILE", "read url, headers, env and autoReconnect from an mcpServers file", text(&d.file)},
-		{"server", "NAME", "the entry of --config", text(&d.entry)},
+		{"config", "FILE", "read url, headers, env and autoReconnect from an mcpServers file", valid(&d.file, "a value", notEmpty)},
+		{"server", "NAME", "the entry of --config", valid(&d.entry, "a value", notEmpty)},
 
 		{"", "", "Reconnecting", nil},
 		{"max-retries", "N", "attempts before going dormant until the client next asks (10; -1: for ever)", number(&b.maxRetries, "a whole number of at least -1", -1, math.MaxInt32)},
@@ -103,12 +103,12 @@ func (d *draft) flags() []flag {
 		{"ping-interval", "SECONDS", "between pings on an idle stream (30; 0: none)", seconds(&b.pingInterval, ", 0 for none")},
 
 		{"", "", "Tools", nil},
-		{"allow-tool", "PATTERN...", "hide and refuse all other tools; * stands for anything", list(&b.tools.allow)},
-		{"ignore-tool", "PATTERN...", "hide and refuse these tools", list(&b.tools.ignore)},
+		{"allow-tool", "PATTERN...", "hide and refuse all other tools; * stands for anything", more(&b.tools.allow, "a value", notEmpty)},
+		{"ignore-tool", "PATTERN...", "hide and refuse these tools", more(&b.tools.ignore, "a value", notEmpty)},
 		{"read-only", "", "only tools that the server marks readOnlyHint", is(&b.tools.readOnly, true)},
 
 		{"", "", "Network", nil},
-		{"proxy", "URL", "use this http, https or socks5 proxy for everything, whatever the environment says", want("a URL such as http://proxy.example.com:3128, of http, https or socks5", d.setProxy)},
+		{"proxy", "URL", "use this http, https or socks5 proxy for everything, whatever the environment says", valid(&d.proxyURL, "a URL such as http://proxy.example.com:3128, of http, https or socks5", link("http https socks5 socks5h", ""))},
 		{"no-proxy", "", "use no proxy, whatever the environment says", none},
 		{"enable-proxy", "", "accepted; the proxies of the environment are used anyway", none},
 		{"proxy-auth-file", "FILE", "one line user:password for the proxy", d.setProxyAuth},
@@ -116,7 +116,7 @@ func (d *draft) flags() []flag {
 		{"ca-only", "", "trust --ca-file alone", is(&n.caOnly, true)},
 		{"client-cert", "FILE", "PEM certificate to show to the MCP server", content(&n.cert)},
 		{"client-key", "FILE", "PEM key of --client-cert, not encrypted", content(&n.key)},
-		{"tls-min", "VERSION", "1.2 (default) or 1.3", want("1.2, 1.3", func(v string) bool { n.tls13 = v == "1.3"; return n.tls13 || v == "1.2" })},
+		{"tls-min", "VERSION", "1.2 (default) or 1.3", oneOf(&d.tlsMin, "1.2", "1.3")},
 		{"ipv4", "", "use IPv4 only", is(&n.family, "tcp4")},
 		{"ipv6", "", "use IPv6 only", is(&n.family, "tcp6")},
 		{"connect-timeout", "SECONDS", "for TCP, and again for TLS (10)", seconds(&n.connectTimeout, "")},
@@ -126,33 +126,33 @@ func (d *draft) flags() []flag {
 		{"max-memory", "SIZE", "for all messages at once (256MiB)", size(&b.maxMemory)},
 
 		{"", "", "Signing in", nil},
-		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", want("a host name", func(v string) bool { a.host = v; return hostForm().MatchString(v) })},
-		{"callback-path", "PATH", "path in the redirect address (/oauth/callback)", want("a path such as /oauth/callback that is not one of our own", d.setCallbackPath)},
-		{"auth-success-url", "URL", "where the browser ends up", want("an https URL without credentials, query and fragment", d.setSuccessURL)},
+		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", valid(&a.host, "a host name", hostForm().MatchString)},
+		{"callback-path", "PATH", "path in the redirect address (/oauth/callback)", valid(&a.callbackPath, "a path such as /oauth/callback that is not one of our own", isCallbackPath)},
+		{"auth-success-url", "URL", "where the browser ends up", valid(&a.successURL, "an https URL without credentials, query and fragment", link("https http", "?#"))},
 		{"auth-timeout", "SECONDS", "how long other instances wait for a sign-in (30)", seconds(&a.authTimeout, "")},
 		{"no-browser", "", "print the sign-in address, open nothing", is(&a.noBrowser, true)},
 		{"device-code", "", "sign in with a code on another device", is(&a.deviceCode, true)},
 		{"client-credentials", "", "sign in as the program itself", is(&a.clientCredentials, true)},
 		{"client-private-key", "FILE", "PEM PKCS#8 key for private_key_jwt", content(&a.privateKeyPEM)},
-		{"token-endpoint", "URL", "use this without discovery; with --client-credentials", want("an https URL without credentials and fragment", d.setTokenEndpoint)},
+		{"token-endpoint", "URL", "use this without discovery; with --client-credentials", valid(&a.tokenEndpoint, "an https URL without credentials and fragment", link("https local", "#"))},
 		{"static-oauth-client-info", "JSON|@FILE", "client_id, client_secret; ${VAR} is taken from the environment", jsonObject(&a.staticInfo)},
 		{"static-oauth-client-metadata", "JSON|@FILE", "overrides for registration", jsonObject(&a.staticMetadata)},
-		{"client-metadata-url", "URL", "a client ID metadata document", want("an https URL with a path", d.setMetadataURL)},
-		{"scope", "SCOPES", "ask for these scopes", text(&a.scope)},
-		{"resource", "URI", "resource to ask for; empty as --disable-resource-parameter", want("an absolute URI", d.setResource)},
+		{"client-metadata-url", "URL", "a client ID metadata document", valid(&a.metadataURL, "an https URL with a path", isDocument)},
+		{"scope", "SCOPES", "ask for these scopes", valid(&a.scope, "a value", notEmpty)},
+		{"resource", "URI", "resource to ask for; empty as --disable-resource-parameter", valid(&a.resource, "an absolute URI", isURI)},
 		{"disable-resource-parameter", "", "send no resource parameter", is(&a.noResource, true)},
 		{"authorize-param", "KEY=VALUE...", "extra parameter of the authorization request", want("KEY=VALUE, with a key that is not one of our own", d.addAuthorizeParam)},
 		{"use-id-token", "", "present the id_token as the credential", is(&a.useIDToken, true)},
-		{"auth-server", "ISSUER...", "the only authorization servers to trust; may have a private address", want("an https URL without credentials and fragment", d.addAuthServer)},
+		{"auth-server", "ISSUER...", "the only authorization servers to trust; may have a private address", more(&a.authServers, "an https URL without credentials and fragment", link("https local", "#"))},
 		{"oauth-header", "'NAME: VALUE'...", "send this header to --auth-server", header(&d.gate, "--oauth-header")},
 		{"token-store", "PLACE", "disk (default, shared with mcp-remote) or memory", oneOf(&d.where, "disk", "memory")},
 
 		{"", "", "Records", nil},
 		{"silent", "", "only what a person must act on", func(string) error { d.log.silent, b.silent = true, true; return nil }},
 		{"debug", "", "tell everything but secrets", is(&d.log.debug, true)},
-		{"log-file", "FILE", "log here too; moved to FILE.1 beyond 10 MiB", text(&d.log.file)},
+		{"log-file", "FILE", "log here too; moved to FILE.1 beyond 10 MiB", valid(&d.log.file, "a value", notEmpty)},
 		{"log-format", "FORMAT", "text (default) or json", oneOf(&d.format, "text", "json")},
-		{"audit-file", "FILE", "one JSON line for each message that matters, without arguments and results", text(&d.audit)},
+		{"audit-file", "FILE", "one JSON line for each message that matters, without arguments and results", valid(&d.audit, "a value", notEmpty)},
 		{"audit-required", "", "call no tool when the audit file cannot be written", is(&b.auditRequired, true)},
 		{"json", "", "check and status answer in JSON", is(&d.json, true)},
 		{"help", "", "print this", nil},
@@ -520,6 +520,7 @@ func (d *draft) finish() error {
 	if v, _ := d.getenv("NODE_TLS_REJECT_UNAUTHORIZED"); v == "0" {
 		d.warnings = append(d.warnings, "NODE_TLS_REJECT_UNAUTHORIZED is ignored: name the server's CA with --ca-file")
 	}
+	d.auth.noResource = d.auth.noResource || d.given["resource"] && d.auth.resource == ""
 	if d.auth.noResource && d.auth.resource != "" {
 		d.warnings = append(d.warnings, "--disable-resource-parameter overrides --resource")
 		d.auth.resource = ""
@@ -531,13 +532,22 @@ func (d *draft) finish() error {
 }
 
 func (d *draft) finishServer() error {
-	n := &d.client
+	n, a := &d.client, &d.auth
 	d.bridge.server = origin(d.url)
+	for i, v := range n.allowOrigins {
+		n.allowOrigins[i] = origin(urlOf(v))
+	}
+	for _, v := range a.authServers {
+		n.authServers = append(n.authServers, origin(urlOf(v)))
+	}
 	if len(n.allowOrigins) > 0 && !slices.Contains(n.allowOrigins, d.bridge.server) {
 		return &usageError{"--allow-origin does not name " + d.bridge.server, "add --allow-origin " + d.bridge.server}
 	}
-	if d.tokenOrigin != "" && len(n.authServers) > 0 && !slices.Contains(n.authServers, d.tokenOrigin) {
-		return &usageError{"--auth-server does not name " + d.tokenOrigin + ", where --token-endpoint is", "add --auth-server " + d.tokenOrigin}
+	if u := urlOf(a.tokenEndpoint); a.tokenEndpoint != "" {
+		a.tokenEndpoint = origin(u) + u.RequestURI() // in one spelling: part of a sign-in's identity
+		if len(n.authServers) > 0 && !slices.Contains(n.authServers, origin(u)) {
+			return &usageError{"--auth-server does not name " + origin(u) + ", where --token-endpoint is", "add --auth-server " + origin(u)}
+		}
 	}
 	d.headers.getenv = d.getenv
 	source, err := newHeaderSource(d.headers)
@@ -550,7 +560,10 @@ func (d *draft) finishServer() error {
 		return err
 	}
 	n.server, n.headers, n.oauthHeaders = d.url, source, gate.set.Load().header
-	if !d.given["proxy"] && !d.given["no-proxy"] {
+	n.tls13 = d.tlsMin == "1.3"
+	if d.given["proxy"] {
+		n.proxy = http.ProxyURL(urlOf(d.proxyURL))
+	} else if !d.given["no-proxy"] {
 		n.proxy = d.proxy
 	}
 	d.environmentRoots()
@@ -566,7 +579,7 @@ func (d *draft) finishServer() error {
 		}
 		d.auth.staticInfo, _ = json.Marshal(info) // it was JSON a moment ago
 	}
-	if u, err := url.Parse(d.auth.successURL); err == nil && u.Scheme == "http" && !isLocalName(u.Hostname()) && !d.given["allow-http"] {
+	if a.successURL != "" && !link("https local", "")(a.successURL) && !d.given["allow-http"] {
 		return &usageError{"--auth-success-url begins with http:", "use https, or add --allow-http for a network that you trust"}
 	}
 	return nil
@@ -637,16 +650,17 @@ func none(string) error { return nil }
 
 func is[T any](to *T, v T) func(string) error { return func(string) error { *to = v; return nil } }
 
-func text(s *string) func(string) error {
-	return want("a value", func(v string) bool { *s = v; return v != "" })
+// valid takes what ok accepts, and more takes it each time.
+func valid(to *string, what string, ok func(string) bool) func(string) error {
+	return want(what, func(v string) bool { *to = v; return ok(v) })
 }
 
-func list(l *[]string) func(string) error {
-	return want("a value", func(v string) bool { *l = append(*l, v); return v != "" })
+func more(to *[]string, what string, ok func(string) bool) func(string) error {
+	return want(what, func(v string) bool { *to = append(*to, v); return ok(v) })
 }
 
 func oneOf(s *string, choices ...string) func(string) error {
-	return want(strings.Join(choices, ", "), func(v string) bool { *s = v; return slices.Contains(choices, v) })
+	return valid(s, strings.Join(choices, ", "), func(v string) bool { return slices.Contains(choices, v) })
 }
 
 func number[T int | float64](to *T, what string, least, most float64) func(string) error {
@@ -710,25 +724,6 @@ func jsonObject(m *json.RawMessage) func(string) error {
 	}
 }
 
-// address parses a URL that has one of the schemes, a host, and none of the characters in without. The scheme local
-// is http on this machine. Credentials are for proxies.
-func address(v, schemes, without string) (u *url.URL, ok bool) {
-	u, err := url.Parse(v)
-	if err != nil || u.Hostname() == "" || strings.ContainsAny(v, without) || without != "" && u.User != nil {
-		return nil, false
-	}
-	all := strings.Fields(schemes)
-	return u, slices.Contains(all, u.Scheme) || slices.Contains(all, "local") && u.Scheme == "http" && isLocalName(u.Hostname())
-}
-
-func (d *draft) addOrigin(v string) bool {
-	u, ok := address(v, "https http", "?#")
-	if ok {
-		d.client.allowOrigins = append(d.client.allowOrigins, origin(u))
-	}
-	return ok && v == u.Scheme+"://"+u.Host
-}
-
 // header notes a line, which is expanded when all flags are known.
 func header(to *headerOptions, where string) func(string) error {
 	return func(v string) error {
@@ -741,12 +736,6 @@ func header(to *headerOptions, where string) func(string) error {
 func (d *draft) addHeaderFile(v string) bool {
 	d.headers.args = append(d.headers.args, headerArg{file: v})
 	return v != ""
-}
-
-func (d *draft) setProxy(v string) bool {
-	u, ok := address(v, "http https socks5 socks5h", "")
-	d.client.proxy = http.ProxyURL(u)
-	return ok
 }
 
 func (d *draft) setProxyAuth(v string) error {
@@ -765,37 +754,6 @@ func (d *draft) addRoots(path string) error {
 	return err
 }
 
-func (d *draft) setCallbackPath(v string) bool {
-	d.auth.callbackPath = v
-	return strings.HasPrefix(v, "/") && v != "/wait-for-auth" && v != "/.mcp-remote/id" && !strings.ContainsAny(v, "?# ")
-}
-
-func (d *draft) setSuccessURL(v string) bool {
-	_, ok := address(v, "https http", "?#")
-	d.auth.successURL = v
-	return ok
-}
-
-func (d *draft) setTokenEndpoint(v string) bool {
-	u, ok := address(v, "https local", "#")
-	if ok {
-		d.tokenOrigin, d.auth.tokenEndpoint = origin(u), origin(u)+u.RequestURI() // in one spelling: part of a sign-in's identity
-	}
-	return ok
-}
-
-func (d *draft) setMetadataURL(v string) bool {
-	u, ok := address(v, "https", "#")
-	d.auth.metadataURL = v
-	return ok && strings.Trim(u.Path, "/") != ""
-}
-
-func (d *draft) setResource(v string) bool {
-	u, err := url.Parse(v)
-	d.auth.resource, d.auth.noResource = v, d.auth.noResource || v == ""
-	return err == nil && (u.IsAbs() || v == "")
-}
-
 func (d *draft) addAuthorizeParam(v string) bool {
 	key, value, ok := strings.Cut(v, "=")
 	if d.auth.authorizeParams == nil {
@@ -805,11 +763,42 @@ func (d *draft) addAuthorizeParam(v string) bool {
 	return ok && key != "" && !slices.Contains([]string{"client_id", "redirect_uri", "response_type", "state", "code_challenge", "code_challenge_method"}, key)
 }
 
-func (d *draft) addAuthServer(v string) bool {
-	u, ok := address(v, "https local", "#")
-	if ok {
-		d.auth.authServers = append(d.auth.authServers, v)
-		d.client.authServers = append(d.client.authServers, origin(u))
+// What is accepted as a value.
+
+func notEmpty(v string) bool { return v != "" }
+
+// link accepts a URL that has one of the schemes, a host, and none of the characters in without. The scheme local
+// is http on this machine. Credentials are for proxies.
+func link(schemes, without string) func(string) bool {
+	return func(v string) bool {
+		u, err := url.Parse(v)
+		if err != nil || u.Hostname() == "" || strings.ContainsAny(v, without) || without != "" && u.User != nil {
+			return false
+		}
+		all := strings.Fields(schemes)
+		return slices.Contains(all, u.Scheme) || slices.Contains(all, "local") && u.Scheme == "http" && isLocalName(u.Hostname())
 	}
-	return ok
+}
+
+func isOrigin(v string) bool {
+	return link("https http", "?#")(v) && v == urlOf(v).Scheme+"://"+urlOf(v).Host
+}
+
+func isDocument(v string) bool {
+	return link("https", "#")(v) && strings.Trim(urlOf(v).Path, "/") != ""
+}
+
+func isURI(v string) bool {
+	u, err := url.Parse(v)
+	return err == nil && (u.IsAbs() || v == "")
+}
+
+func isCallbackPath(v string) bool {
+	return strings.HasPrefix(v, "/") && v != "/wait-for-auth" && v != "/.mcp-remote/id" && !strings.ContainsAny(v, "?# ")
+}
+
+// urlOf is a URL that was accepted.
+func urlOf(v string) *url.URL {
+	u, _ := url.Parse(v)
+	return u
 }
