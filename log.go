@@ -317,7 +317,7 @@ type auditRecord struct {
 const auditWait = 5 * time.Second // for a record that a call waits for
 
 // An auditLog is the audit file. Its methods do no I/O.
-type auditLog struct{ to *sink }
+type auditLog struct{ *sink }
 
 func newAuditLog(path string) (*auditLog, error) {
 	f, err := openAppend(path, 0)
@@ -327,12 +327,12 @@ func newAuditLog(path string) (*auditLog, error) {
 	return &auditLog{newSink(f)}, nil
 }
 
-func (a *auditLog) record(r auditRecord) { a.to.put(line{text: r.line()}) }
+func (a *auditLog) record(r auditRecord) { a.put(line{text: r.line()}) }
 
 // before writes r and waits until it is in the file.
 func (a *auditLog) before(ctx context.Context, r auditRecord) error {
 	wrote := make(chan error, 1)
-	if !a.to.put(line{r.line(), wrote}) {
+	if !a.put(line{r.line(), wrote}) {
 		return errors.New("too many records wait for the disk")
 	}
 	select {
@@ -354,6 +354,3 @@ func (r auditRecord) line() []byte {
 
 // shortHash tells sessions apart in the records.
 func shortHash(s secret) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s.reveal())))[:8] }
-
-// close waits at most d for what is queued.
-func (a *auditLog) close(d time.Duration) { a.to.close(d) }

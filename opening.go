@@ -118,7 +118,7 @@ func (b *bridge) greet() {
 // knock is the request that any server of the session's era answers; like is what it takes its metadata from.
 func (b *bridge) knock(like *call) (method string, params json.RawMessage) {
 	if b.sess.kind == kindStateless {
-		return "server/discover", modernParams(like)
+		return "server/discover", set([]byte("{}"), modernMeta(like), "_meta")
 	}
 	return "ping", nil
 }
@@ -377,18 +377,13 @@ func isModernError(code int) bool { return code <= -32020 && code >= -32022 }
 
 // modernMeta is the metadata of a request of the bridge's own in 2026-07-28: what the client sent in c.
 func modernMeta(c *call) json.RawMessage {
-	const prefix = "io.modelcontextprotocol/"
-	meta := []byte(`{"` + prefix + `protocolVersion":"2026-07-28","` + prefix + `clientCapabilities":{}}`)
-	for _, k := range []string{prefix + "protocolVersion", prefix + "clientCapabilities", prefix + "clientInfo"} {
-		if c != nil && peek(c.m.raw, "params", "_meta", k) != nil {
-			meta = set(meta, peek(c.m.raw, "params", "_meta", k), k)
+	meta := []byte(bareMeta)
+	for _, key := range [...]string{metaVersion, metaCan, metaClient} {
+		if c != nil && peek(c.m.facts.meta, key) != nil {
+			meta = set(meta, peek(c.m.facts.meta, key), key)
 		}
 	}
 	return meta
-}
-
-func modernParams(c *call) json.RawMessage {
-	return json.RawMessage(`{"_meta":` + string(modernMeta(c)) + `}`)
 }
 
 // challenged holds a call until there is a credential for it. c is nil where a call of the bridge's own met the
@@ -433,13 +428,11 @@ func (b *bridge) challenged(c *call, e *exchangeError) {
 // signed takes the end of a sign-in.
 func (b *bridge) signed(err error) {
 	b.signing, b.hint = false, ""
-	var failure *signInError
-	text := ""
-	if errors.As(err, &failure) {
-		text = strings.TrimSpace("signing in failed: " + err.Error() + ". " + failure.hint)
-	} else if err != nil {
-		text = "signing in failed: " + err.Error()
+	failure, known := errors.AsType[*signInError](err)
+	if !known {
+		failure = &signInError{}
 	}
+	text := strings.TrimSpace(fmt.Sprintf("signing in failed: %v. %s", err, failure.hint))
 	for _, c := range b.byID {
 		switch {
 		case !c.scope:
@@ -457,7 +450,7 @@ func (b *bridge) signed(err error) {
 		b.say()
 	case err == nil:
 		b.open()
-	case failure != nil && failure.outage:
+	case failure.outage:
 		b.down(&exchangeError{fate: unsent, err: err, wait: failure.wait})
 	default:
 		b.giveUp(faultAuthorization, text, err)

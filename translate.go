@@ -324,7 +324,7 @@ func (t *translator) ask(c *pending, m message) {
 	each(wants, func(key []byte, from, to int) {
 		method, _ := unquote(peek(wants[from:to], "method"))
 		params := object(peek(wants[from:to], "params"))
-		capability, _ := answerOf(method)
+		capability := askable[method].capability
 		link := string(peek(params, "mode")) == `"url"`
 		switch {
 		case trouble != "":
@@ -365,17 +365,11 @@ func (t *translator) ask(c *pending, m message) {
 	}
 }
 
-// answerOf says which capability lets the server ask for method, and what the answer must hold.
-func answerOf(method string) (capability string, holds []string) {
-	switch method {
-	case "elicitation/create":
-		return "elicitation", []string{"action"}
-	case "sampling/createMessage":
-		return "sampling", []string{"role", "content", "model"}
-	case "roots/list":
-		return "roots", []string{"roots"}
-	}
-	return "", nil
+// askable says which capability lets the server ask for a method, and what the answer must hold.
+var askable = map[string]struct{ capability, holds string }{
+	"elicitation/create":     {"elicitation", "action"},
+	"sampling/createMessage": {"sampling", "role content model"},
+	"roots/list":             {"roots", "roots"},
 }
 
 // clientAnswers takes what the client says to an ask. Only of an elicitation can the server be told that it failed.
@@ -389,8 +383,7 @@ func (t *translator) clientAnswers(m message) {
 	if m.failed && a.method == "elicitation/create" {
 		answer = []byte(`{"action":"cancel"}`)
 	}
-	_, needed := answerOf(a.method)
-	for _, name := range needed {
+	for _, name := range strings.Fields(askable[a.method].holds) {
 		if peek(answer, name) == nil {
 			trouble = "the server needs " + a.method + ", and the client's answer to that is an error or not valid"
 		}
