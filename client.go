@@ -493,8 +493,8 @@ func (t trust) vetName(host string) error {
 	label := host[strings.LastIndexByte(strings.TrimSuffix(host, "."), '.')+1:]
 	if isLocalName(host) {
 		return t.vet(netip.AddrFrom4([4]byte{127, 0, 0, 1}))
-	} else if label != "" && label[0] >= '0' && label[0] <= '9' {
-		return deny("refusing to contact %s for sign-in: a number is no name", clean(host))
+	} else if label != "" && label[0] >= '0' && label[0] <= '9' || strings.ContainsFunc(host, func(r rune) bool { return r > '~' }) {
+		return deny("refusing to contact %s for sign-in: a number is no name, nor is what becomes one on the way: write it in ASCII", clean(host))
 	}
 	return nil
 }
@@ -512,12 +512,10 @@ func (t trust) vet(a netip.Addr) error {
 		if !t.server.IsValid() || !isThisHost(t.server) || !isThisHost(a) {
 			return deny("refusing to contact %s for sign-in: an address of this machine or its link, named by a remote server", a)
 		}
-	case isPrivate(a):
-		if !t.named && (!t.server.IsValid() || !isPrivate(t.server)) {
-			return deny("refusing to contact the private address %s for sign-in; if it is right, name the server with --auth-server", a)
-		}
 	case !a.IsGlobalUnicast():
 		return deny("refusing to contact %s for sign-in", a)
+	case isPrivate(a) && !t.named && (!t.server.IsValid() || !isPrivate(t.server)):
+		return deny("refusing to contact the private address %s for sign-in; if it is right, name the server with --auth-server", a)
 	}
 	return nil
 }
@@ -526,7 +524,9 @@ func isThisHost(a netip.Addr) bool {
 	return a.IsLoopback() || a.IsUnspecified() || netip.MustParsePrefix("0.0.0.0/8").Contains(a)
 }
 
+// isPrivate knows the networks of organisations and carriers, and what is set aside for other uses than the internet or
+// leads somewhere else than it says: benchmarks and those who borrow them, tunnels, the address of a cloud's own service.
 func isPrivate(a netip.Addr) bool {
-	return a.IsPrivate() || netip.MustParsePrefix("100.64.0.0/10").Contains(a) || netip.MustParsePrefix("fec0::/10").Contains(a) ||
-		netip.MustParsePrefix("64:ff9b:1::/48").Contains(a)
+	const others = "100.64.0.0/10 192.0.0.0/24 198.18.0.0/15 240.0.0.0/4 168.63.129.16/32 ::/96 64:ff9b:1::/48 2001::/32 2002::/16 fec0::/10"
+	return a.IsPrivate() || slices.ContainsFunc(strings.Fields(others), func(p string) bool { return netip.MustParsePrefix(p).Contains(a) })
 }

@@ -746,14 +746,16 @@ func TestSignInAddresses(t *testing.T) {
 		{"100.64.0.1", public, false, false}, {"100.127.255.255", public, false, false}, {"100.128.0.1", public, false, true}, {"100.64.0.1", public, true, true},
 		{"fc00::1", public, false, false}, {"fd12::1", private, false, true}, {"fec0::1", public, false, false},
 		{"64:ff9b::10.0.0.1", public, false, false}, {"64:ff9b::127.0.0.1", private, true, false}, {"64:ff9b::169.254.169.254", private, false, false}, {"64:ff9b::93.184.216.34", public, false, true},
-		{"64:ff9b:1::a00:1", public, false, false},
+		{"64:ff9b:1::a00:1", public, false, false}, {"2002:7f00:1::1", public, false, false}, {"2001:0:1::1", public, false, false}, {"::10.0.0.1", public, false, false},
+		{"192.0.0.192", public, false, false}, {"198.18.0.1", public, false, false}, {"198.18.0.1", addr("198.19.0.1"), false, true}, {"240.0.0.1", public, false, false},
+		{"168.63.129.16", public, false, false}, {"168.63.129.17", public, false, true}, {"2001:1::1", public, false, true},
 		{"224.0.0.1", private, true, false}, {"255.255.255.255", loopback, true, false}, {"ff02::1", public, false, false},
 	} {
 		err := trust{server: c.server, named: c.named}.vet(addr(c.a))
 		if (err == nil) != c.ok {
 			t.Errorf("%s, server %v, named %v: %v", c.a, c.server, c.named, err)
 		}
-		if err != nil && isPrivate(addr(c.a).Unmap()) && !strings.Contains(err.Error(), "--auth-server") {
+		if b := addr(c.a).Unmap(); err != nil && b.IsGlobalUnicast() && isPrivate(b) && !strings.Contains(err.Error(), "--auth-server") {
 			t.Errorf("the error for %s does not name --auth-server: %v", c.a, err)
 		}
 		if (trust{any: true}).vet(addr(c.a)) != nil {
@@ -764,6 +766,7 @@ func TestSignInAddresses(t *testing.T) {
 		"as.example.com": true, "AS.EXAMPLE.COM.": true, "x.127": false, "2130706433": false, "0x7f000001": false, "127.1": false, "0177.0.0.1": false,
 		"localhost": false, "LOCALHOST.": false, "a.localhost": false, "127.0.0.1": false, "::1": false, "10.0.0.1": false, "169.254.169.254": false,
 		"93.184.216.34": true, "notlocalhost": true, "localhost.example.com": true, "1and1.com": true,
+		"①②⑦.⓪.⓪.①": false, "１０.0.0.1": false, "ｌｏｃａｌｈｏｓｔ": false, "localhost。": false, "xn--bcher-kva.example": true,
 	} {
 		if err := (trust{server: public}).vetName(host); (err == nil) != ok {
 			t.Errorf("through a proxy, %s: %v", host, err)
@@ -839,7 +842,7 @@ func TestSignInThroughProxy(t *testing.T) {
 	p := &recorder{answer: func(w http.ResponseWriter) bool { w.WriteHeader(http.StatusTeapot); return true }}
 	proxy := serveHTTP(t, p.ServeHTTP)
 	_, _, auth := clients(t, clientOptions{server: parseURL(t, exampleURL), proxy: http.ProxyURL(proxy)})
-	for _, u := range []string{"https://localhost/", "https://127.0.0.1/", "https://10.0.0.1/", "https://[::1]/", "https://2130706433/", "http://localhost/"} {
+	for _, u := range []string{"https://localhost/", "https://127.0.0.1/", "https://10.0.0.1/", "https://[::1]/", "https://2130706433/", "http://localhost/", "https://①②⑦.⓪.⓪.①/"} {
 		if _, err := fetchURL(auth, u); !strings.HasPrefix(finalText(err), "refusing to contact") {
 			t.Errorf("%s: %v", u, err)
 		}
