@@ -74,7 +74,7 @@ func (a *authorizer) poll(ctx context.Context, found, d *discovery, shown bool) 
 	switch late := there && !time.Now().Before(d.Device.Until); {
 	case shown && late:
 		return errors.New("the code was not entered in time")
-	case shown && !there:
+	case shown && (!there || d.Server.Issuer != found.Server.Issuer):
 		return errors.New("the sign-in ended without success in another instance")
 	case !there || late || !shown && (d.Server.Issuer != found.Server.Issuer || d.Scope != found.Scope):
 		v, form := new(deviceCode), map[string]string{"scope": found.Scope, "resource": a.resource(found)}
@@ -280,7 +280,8 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 	case q.Has("iss") && iss != d.Server.Issuer || !q.Has("iss") && d.Server.ISS: // RFC 9207, before anything else is believed
 		return true, errors.New("the answer is not from the authorization server that was asked")
 	case q.Has("error"):
-		return true, refusal("asking for your consent", http.StatusOK, []byte(`{"error":`+strconv.Quote(q.Get("error"))+`}`))
+		said := refusal("asking for your consent", http.StatusOK, []byte(`{"error":`+strconv.Quote(q.Get("error"))+`}`))
+		return true, cmp.Or[error](said, &denial{"asking for your consent", "an error without a proper code"}) // even an empty one
 	case code == "":
 		return true, errors.New("the authorization server sent no code")
 	}

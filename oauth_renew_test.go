@@ -643,6 +643,34 @@ func TestDeviceCodeOfAnotherScope(t *testing.T) {
 	})
 }
 
+// A code that somebody else got from another authorization server meanwhile is not asked for with our client secret.
+func TestDeviceCodeOfAnotherIssuer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newMemWorld(t)
+		w.as.pendings = 1e6
+		a := w.instance(func(o *authOptions) {
+			o.deviceCode, o.staticInfo = true, json.RawMessage(`{"client_id":"client-s","client_secret":"s3cret","token_endpoint_auth_method":"client_secret_post","issuer":"`+w.as.issuer+`"}`)
+		})
+		w.as.clients["client-s"] = map[string]any{"client_secret": "s3cret", "token_endpoint_auth_method": "client_secret_post"}
+		go func() {
+			<-w.hints
+			d := new(discovery)
+			if err := a.store.readJSON(a.file("discovery_state_device.json"), d); err != nil {
+				t.Error(err)
+			}
+			d.Server.Issuer, d.Server.Token = "https://evil.example.com", w.as.issuer+"/elsewhere"
+			if err := a.store.writeJSON(a.file("discovery_state_device.json"), d); err != nil {
+				t.Error(err)
+			}
+		}()
+		_, err := w.call(t.Context(), a)
+		wantError(t, err, "without success in another instance")
+		if n := w.as.count("POST /tenant/elsewhere"); n != 0 {
+			t.Errorf("the client showed itself %d times", n)
+		}
+	})
+}
+
 func TestSignInCanBeCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newMemWorld(t)

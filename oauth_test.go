@@ -445,6 +445,8 @@ func TestRedirect(t *testing.T) {
 		{name: "denied", deny: "access_denied", want: "access_denied"},
 		{name: "denied by another", deny: "access_denied", iss: "https://evil.example.com", want: "not from the authorization server"},
 		{name: "an error that is no code", deny: "<script>planted", want: "without a proper code"},
+		{name: "an error that is no text", deny: "\x01", want: "without a proper code"},
+		{name: "an error that is no UTF-8", deny: "\xff", want: "without a proper code"},
 		{name: "an outage that the browser reports", deny: "temporarily_unavailable", want: "temporarily_unavailable"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
