@@ -242,8 +242,8 @@ func pasted(ctx context.Context, from io.Reader, to chan<- redirect) {
 // openBrowser starts the system's browser with u as its one argument (CVE-2025-6514: an address must never
 // meet a shell). It waits for nothing: some launchers run as long as the browser does.
 func openBrowser(u *url.URL) error {
-	if u.Scheme != "https" && (u.Scheme != "http" || !isLocalName(u.Hostname())) || u.Host == "" {
-		return errors.New("only https addresses, or http on this machine, are opened in a browser")
+	if u.Scheme != "https" && (u.Scheme != "http" || !isLocalName(u.Hostname())) || u.Host == "" || strings.ContainsAny(u.Host, "!\"$&'()*+,;<=>") {
+		return errors.New("only https addresses of a proper host, or http on this machine, are opened in a browser")
 	}
 	launcher := map[string][]string{"darwin": {"open"}, "windows": {"rundll32.exe", "url.dll,FileProtocolHandler"}}[runtime.GOOS]
 	if launcher == nil {

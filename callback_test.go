@@ -411,6 +411,11 @@ func TestOpenBrowser(t *testing.T) {
 		{"javascript:alert(1)", false},
 		{"https:login", false},
 		{"ms-settings:display", false},
+		{"https://a\"--b&c.example.com/x", false}, // what net/url lets stand in a host
+		{"https://$(id);.example.com/x", false},
+		{"https://'a'.example.com/x", false},
+		{"https://[fe80::1%25\"x]/x", false},
+		{"https://b\u00fccher.example.com:8443/x", true},
 	} {
 		u, err := url.Parse(tt.address)
 		if err != nil {
