@@ -59,9 +59,10 @@ type draft struct {
 	policy []setting       // what the policy file says
 	given  map[string]bool // the flags that have been set
 
-	headers, gate              headerOptions // of --header and the like; of --oauth-header
-	file, entry, where, format string        // of --config, --server, --token-store, --log-format
-	proxyURL, tlsMin           string        // of --proxy, --tls-min
+	headers, gate              headerOptions               // of --header and the like; of --oauth-header
+	variable                   func(string) (string, bool) // for ${VAR}: the environment, and env of the entry
+	file, entry, where, format string                      // of --config, --server, --token-store, --log-format
+	proxyURL, tlsMin           string                      // of --proxy, --tls-min
 }
 
 // A flag is one row of the manual. A row without a name is a heading.
@@ -168,7 +169,7 @@ type setting struct {
 
 // parse reads the arguments, without the program's name. Errors are *usageError.
 func parse(args []string, m machine) (*config, error) {
-	d := &draft{machine: m, given: map[string]bool{}}
+	d := &draft{machine: m, given: map[string]bool{}, variable: m.getenv}
 	d.bridge = options{
 		transport: "http-first", protocol: "auto", retryCalls: "safe",
 		maxRetries: 10, initialDelay: 2 * time.Second, maxDelay: 30 * time.Second, multiplier: 1.5,
@@ -297,22 +298,25 @@ func (d *draft) readPolicy() error {
 	return nil
 }
 
-// restrict joins the policy with what was said. Lists may only become narrower: all but --ignore-tool by
-// naming some of what the policy names, --ignore-tool by naming more.
+// undoes says which flag of the policy another one would override.
+var undoes = map[string]string{"authorize-param resource": "resource", "authorize-param scope": "scope", "disable-resource-parameter ": "resource"}
+
+// restrict joins the policy with what was said. Lists may only become narrower: those of what is allowed by
+// naming some of what the policy names, --ignore-tool by naming more, the others not at all.
 func (d *draft) restrict(said []setting) (all []setting, err error) {
 	narrowed := map[string]bool{}
 	for _, s := range said {
 		locked, covered := false, false
+		as, _, _ := strings.Cut(s.name+" "+s.value, "=")
 		for _, l := range d.policy {
-			if l.name == s.name && s.name != "ignore-tool" {
-				locked = true
-				covered = covered || l.value == s.value || s.name == "allow-tool" && newFilter(filterOptions{allow: []string{l.value}}).call(s.value) == allowed
-			}
+			same := l.name == s.name
+			locked = locked || same && s.name != "ignore-tool" || l.name == undoes[as]
+			covered = covered || same && (l.value == s.value || s.name == "allow-tool" && newFilter(filterOptions{allow: []string{l.value}}).call(s.value) == allowed)
 		}
 		if locked && !covered {
 			return nil, &usageError{"--" + s.name + " contradicts the policy of this machine", "leave it out, or see " + d.machine.policy}
 		}
-		narrowed[s.name] = locked && s.many()
+		narrowed[s.name] = locked && slices.Contains([]string{"allow-origin", "allow-tool", "auth-server", "ca-file"}, s.name)
 	}
 	for _, l := range d.policy {
 		if !narrowed[l.name] {
@@ -439,12 +443,11 @@ func (d *draft) readEntry(haveURL bool) error {
 		args = append(args, headerArg{line: hide(name + ": " + value)})
 	}
 	d.headers.args = append(args, d.headers.args...) // flags win, being later
-	getenv := d.getenv
-	d.getenv = func(name string) (string, bool) {
+	d.variable = func(name string) (string, bool) {
 		if v, ok := e.Env[name]; ok {
 			return v, true
 		}
-		return getenv(name)
+		return d.getenv(name)
 	}
 	return nil
 }
@@ -549,12 +552,11 @@ func (d *draft) finishServer() error {
 			return &usageError{"--auth-server does not name " + origin(u) + ", where --token-endpoint is", "add --auth-server " + origin(u)}
 		}
 	}
-	d.headers.getenv = d.getenv
+	d.headers.getenv, d.gate.getenv = d.variable, d.variable
 	source, err := newHeaderSource(d.headers)
 	if err != nil {
 		return err
 	}
-	d.gate.getenv = d.getenv
 	gate, err := newHeaderSource(d.gate)
 	if err != nil {
 		return err
@@ -572,7 +574,7 @@ func (d *draft) finishServer() error {
 	if d.auth.staticInfo != nil && json.Unmarshal(d.auth.staticInfo, &info) == nil {
 		for key, value := range info {
 			if s, ok := value.(string); ok {
-				if info[key], err = expand("--static-oauth-client-info", s, d.getenv); err != nil {
+				if info[key], err = expand("--static-oauth-client-info", s, d.variable); err != nil {
 					return err
 				}
 			}

@@ -417,6 +417,23 @@ func TestPolicy(t *testing.T) {
 		_, err := parse(strings.Fields(exampleURL+" "+args), m)
 		wants(t, err, strings.Fields(args)[0]+" contradicts the policy of this machine | leave it out, or see "+m.policy)
 	}
+	n := bareMachine(t)
+	n.policy = writeFile(t, "policy", "--scope read\n--resource https://mcp.example.com/\n")
+	for _, args := range []string{"--authorize-param scope=write", "--authorize-param resource=urn:all", "--disable-resource-parameter"} {
+		_, err := parse(strings.Fields(exampleURL+" "+args), n)
+		wants(t, err, strings.Fields(args)[0]+" contradicts the policy of this machine | leave it out, or see "+n.policy)
+	}
+	if c, err = parse(strings.Fields(exampleURL+" --authorize-param audience=a --scope read"), n); err != nil || c.auth.scope != "read" || c.auth.resource != "https://mcp.example.com/" {
+		t.Errorf("%v, %+v", err, c)
+	}
+	// Of what has to be sent nothing is dropped by naming the rest.
+	n.policy = writeFile(t, "policy", "--header X-Audit:1\n--header X-Bank:1\n--authorize-param a=1\n--authorize-param b=2\n")
+	if c, err = parse(strings.Fields(exampleURL+" --header X-Bank:1 --authorize-param a=1"), n); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := c.client.headers.current(t.Context()); len(got) != 2 || len(c.auth.authorizeParams) != 2 {
+		t.Errorf("of what is locked there are %v and %v", got, c.auth.authorizeParams)
+	}
 	_, err = parse(strings.Fields(exampleURL+" --proxy http://p:1"), m)
 	wants(t, err, "--proxy contradicts --no-proxy | give one of them; the other may be in the policy "+m.policy)
 	_, err = parse([]string{"https://other.example.com/mcp"}, m)
@@ -509,7 +526,7 @@ func TestAdministrators(t *testing.T) {
 
 func TestEntry(t *testing.T) {
 	const one = `{"mcpServers":{"work":{"command":"/bin/false","args":["--allow-http","--ca-file","/x"],"type":"http","url":"https://work.example.com/mcp",
-		"headers":{"Authorization":"Bearer ${KEY} ${NAME}","X-B":"2"},"env":{"KEY":"k","HTTPS_PROXY":"http://evil:1"},
+		"headers":{"Authorization":"Bearer ${KEY} ${NAME}","X-B":"2"},"env":{"KEY":"k","HTTPS_PROXY":"http://evil:1","NODE_EXTRA_CA_CERTS":"/dev/null","MCP_REMOTE_CONFIG_DIR":"/elsewhere","NODE_TLS_REJECT_UNAUTHORIZED":"0"},
 		"autoReconnect":{"enabled":true,"maxRetries":-1,"initialRetryDelay":250,"maxRetryDelay":60000,"backoffMultiplier":2,"silent":true}}}}`
 	two := strings.Replace(one, `"mcpServers":{`, `"mcpServers":{"off":{"autoReconnect":{"enabled":false}},`, 1)
 	file := func(text string) string { return writeFile(t, "client.json", text) }
@@ -523,8 +540,8 @@ func TestEntry(t *testing.T) {
 		!b.autoReconnect || b.maxRetries != -1 || b.initialDelay != 250*time.Millisecond || b.maxDelay != time.Minute || b.multiplier != 2 || !b.silent {
 		t.Errorf("got %+v, %v", b, h)
 	}
-	if u, _ := c.client.proxyFor(&http.Request{URL: c.url}); origin(u) != "http://environment.example.com:3128" || len(c.client.roots) > 0 {
-		t.Error("the file set a proxy or a CA")
+	if u, _ := c.client.proxyFor(&http.Request{URL: c.url}); origin(u) != "http://environment.example.com:3128" || len(c.client.roots)+len(c.warnings) > 0 || c.storeDir != "/store" {
+		t.Errorf("the file set a proxy, a CA or the store: %v, %q, %s", c.client.roots, c.warnings, c.storeDir)
 	}
 	// Flags win, and with a URL only autoReconnect is read.
 	c, err = parse([]string{exampleURL, "--config", file(two), "--server", "work", "--max-retries", "3"}, bareMachine(t))
