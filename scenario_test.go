@@ -131,6 +131,7 @@ type player struct {
 	running bool
 	b       *bridge
 	absent  bool // the person who would sign in
+	present bool // who signs in within a second
 
 	in     *io.PipeWriter
 	signal context.CancelFunc
@@ -352,6 +353,8 @@ func (p *player) bridge(settings string) {
 			p.options.maxMessage = p.number(value)
 		case "nobody-signs-in": // for ever; else it fails at once
 			p.absent = true
+		case "somebody-signs-in": // within a second, as often as asked
+			p.present = true
 		case "ignore-tool":
 			p.options.tools.ignore = append(p.options.tools.ignore, value)
 		case "silent":
@@ -440,6 +443,9 @@ func (p *player) run() {
 		signIn: func(ctx context.Context, _ string, _ int, _ func(string)) error {
 			if p.absent {
 				<-ctx.Done()
+			} else if p.present {
+				time.Sleep(time.Second)
+				return nil
 			}
 			return &signInError{err: fmt.Errorf("nobody can sign in here")}
 		},
