@@ -123,3 +123,23 @@ func TestAttackAmplification(t *testing.T) {
 		v.wantPeak(64)
 	})
 }
+
+// Lines that arrive together, and of which the second has no room beside the first: the first is handed over, or nothing
+// would ever make room.
+func TestAttackLinesTogether(t *testing.T) {
+	mem := newBudget(64<<10, 64<<10)
+	line := `{"jsonrpc":"2.0","method":"` + strings.Repeat("m", 40<<10) + `"}` + "\n"
+	lines := make(chan []input)
+	go readLines(t.Context(), strings.NewReader(line+line), 64<<10, mem, lines)
+	for range 2 {
+		select {
+		case ins := <-lines:
+			if len(ins) != 1 || ins[0].err != nil {
+				t.Fatalf("%d lines together", len(ins))
+			}
+			mem.free(ins[0].charge)
+		case <-time.After(hung):
+			t.Fatal("the line that was read is kept back")
+		}
+	}
+}

@@ -153,10 +153,13 @@ func newLineReader(r io.Reader, max int, mem *budget) *lineReader {
 	return &lineReader{bufio.NewReaderSize(r, linePiece), pile{mem: mem, max: max}}
 }
 
-// more says that another whole line has already been read.
+// more says that another whole line has already been read, and that next need not wait for room.
 func (l *lineReader) more() bool {
 	b, _ := l.r.Peek(l.r.Buffered())
-	return bytes.IndexByte(b, '\n') >= 0
+	n := bytes.IndexByte(b, '\n')
+	l.mem.mu.Lock()
+	defer l.mem.mu.Unlock()
+	return n >= 0 && l.mem.used+n <= l.mem.limit
 }
 
 // next returns the next line that is not blank, without its end, and what it has been charged. For a line
