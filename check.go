@@ -396,14 +396,8 @@ func (k *checkup) ping() int {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	switch status := k.seen().stream; status {
-	case http.StatusOK:
-		k.well("stream", "open")
-	case 0:
-		k.well("stream", "none")
-	default:
-		k.well("stream", fmt.Sprintf("not offered (%d)", status))
-	}
+	status := k.seen().stream
+	k.well("stream", cmp.Or(map[int]string{0: "none", http.StatusOK: "open"}[status], fmt.Sprintf("not offered (%d)", status)))
 	return 0
 }
 

@@ -108,20 +108,17 @@ type line struct {
 // newSink writes to w, which it closes in the end if it is an appendFile.
 func newSink(w io.Writer) *sink {
 	s := &sink{lines: make(chan line, 256), closing: make(chan struct{}), done: make(chan struct{})}
-	write := func(l line) {
-		if _, err := w.Write(l.text); l.wrote != nil {
-			l.wrote <- err
-		}
-	}
 	go func() {
 		defer close(s.done)
 		for {
 			select {
 			case l := <-s.lines:
-				write(l)
+				if _, err := w.Write(l.text); l.wrote != nil {
+					l.wrote <- err
+				}
 			case <-s.closing:
-				for range len(s.lines) {
-					write(<-s.lines)
+				if len(s.lines) > 0 {
+					continue
 				}
 				if f, ok := w.(*appendFile); ok {
 					f.f.Close()
