@@ -91,11 +91,8 @@ func rejection(err error, code string) []byte {
 
 // versionOf is the protocol version that m says. The server says what it thinks of a message without one.
 func versionOf(m message) string {
-	version, ok := unquote(peek(m.raw, "params", "_meta", metaVersion))
-	if !ok {
-		return modernVersion
-	}
-	return version
+	version, _ := unquote(peek(m.raw, "params", "_meta", metaVersion))
+	return cmp.Or(version, modernVersion)
 }
 
 // relist learns the tools anew on behalf of a call that was rejected. The call's id is free: it was answered.
@@ -149,6 +146,9 @@ func (s *stateless) send(ctx context.Context, m message, p *progress, recv recei
 	})
 }
 
+// nameOf is the parameter that Mcp-Name mirrors; of tools/call and prompts/get it is name, and other methods have none.
+var nameOf = map[string]string{"resources/read": "uri", "tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId"}
+
 // headers mirrors m as MCP 2026-07-28 streamable-http, Request Metadata wants it.
 func (s *stateless) headers(m message) http.Header {
 	h := http.Header{
@@ -157,19 +157,11 @@ func (s *stateless) headers(m message) http.Header {
 		"Mcp-Protocol-Version": {headerValue(versionOf(m))},
 		"Mcp-Method":           {headerValue(m.method)},
 	}
-	source := "name" // of tools/call and prompts/get; other methods have no such parameter
-	switch m.method {
-	case "resources/read":
-		source = "uri"
-	case "tasks/get", "tasks/update", "tasks/cancel":
-		source = "taskId"
+	name, ok := unquote(peek(m.raw, "params", cmp.Or(nameOf[m.method], "name")))
+	if ok {
+		h["Mcp-Name"] = []string{headerValue(name)}
 	}
-	name, ok := unquote(peek(m.raw, "params", source))
-	if !ok {
-		return h
-	}
-	h["Mcp-Name"] = []string{headerValue(name)}
-	if m.method == "tools/call" {
+	if m.method == "tools/call" && ok {
 		arguments := peek(m.raw, "params", "arguments")
 		for header, path := range mirrors((*s.schemas.Load())[name]).found {
 			if v, ok := argument(peek(arguments, path...)); ok {
