@@ -51,16 +51,16 @@ var layers = []layer{
 	{"filter.go", "", ""},
 	{"calls.go", "crypto/rand", ""},
 	{"reconnect.go host.go opening.go watch.go", "", ""},
-	{"store.go", "crypto/fips140 crypto/md5 crypto/rand crypto/sha256 io/fs os path/filepath runtime syscall", "disk"},
+	{"store.go", "crypto/fips140 crypto/md5 crypto/rand crypto/sha256 io/fs os path/filepath runtime syscall", "disk system"},
 	{"callback.go", "crypto/rand crypto/subtle html net net/http os os/exec runtime", "listen exec"},
 	{"discovery.go oauth.go consent.go", "crypto crypto/ecdsa crypto/ed25519 crypto/elliptic crypto/rand crypto/rsa crypto/sha256 crypto/subtle crypto/x509 encoding/pem hash math/big mime net net/http net/netip", ""},
 	{"headers.go", "net/http os os/exec runtime", "exec read"},
-	{"client.go", "crypto/tls crypto/x509 encoding/pem net net/http net/http/cookiejar net/http/httptrace net/netip syscall", "dial"},
-	{"config.go", "crypto/tls crypto/x509 encoding/pem flag io/fs net net/http net/netip os path/filepath runtime syscall", "env read"},
+	{"client.go", "crypto/tls crypto/x509 encoding/pem net net/http net/http/cookiejar net/http/httptrace net/netip syscall", "dial roots system"},
+	{"config.go", "crypto/tls crypto/x509 encoding/pem flag io/fs net net/http net/netip os path/filepath runtime syscall", "env read system"},
 	{"check.go", "crypto/tls crypto/x509 net net/http net/http/httptrace os runtime runtime/debug", ""},
 	{"demo.go", "crypto/rand net net/http os", "listen"},
 	{"keeper.go", "", ""},
-	{"main.go", "crypto/fips140 os os/signal runtime runtime/debug syscall", "stdio exit"},
+	{"main.go", "crypto/fips140 os os/signal runtime runtime/debug syscall", "stdio exit system"},
 }
 
 // powers are the functions and variables that reach the machine. Only the layers that say so may use them.
@@ -71,8 +71,9 @@ var powers = map[string]string{
 		"os.Remove os.RemoveAll os.Rename os.WriteFile os.Create os.CreateTemp os.Truncate os.Link os.Symlink os.Readlink " +
 		"os.ReadFile os.ReadDir os.Open os.Stat os.Lstat os.O_RDWR os.O_WRONLY os.O_CREATE os.O_EXCL os.O_TRUNC os.O_APPEND " +
 		"os.UserHomeDir os.Hostname os.FindProcess syscall.Flock syscall.Kill",
-	"read": "os.ReadFile os.Open os.Stat os.Lstat os.ReadDir",
-	"env":  "os.Getenv os.LookupEnv os.Environ os.ExpandEnv os.UserHomeDir os.UserConfigDir os.Setenv os.Unsetenv os.Clearenv",
+	"read":  "os.ReadFile os.Open os.Stat os.Lstat os.ReadDir",
+	"env":   "os.Getenv os.LookupEnv os.Environ os.ExpandEnv os.UserHomeDir os.UserConfigDir os.Setenv os.Unsetenv os.Clearenv net/http.ProxyFromEnvironment",
+	"roots": "crypto/x509.SystemCertPool", // reads the system's certificates
 	"listen": "net.Listen net.ListenConfig net.ListenTCP net.ListenUDP net.ListenPacket net.ListenUnix net.FileListener " +
 		"net/http.Server net/http.Serve net/http.ServeTLS net/http.ListenAndServe net/http.ListenAndServeTLS",
 	"dial": "net.Dial net.DialTimeout net.Dialer net.DialTCP net.DialUDP net.DialUnix net.DialIP net.Resolver net/http.Transport " +
@@ -81,7 +82,19 @@ var powers = map[string]string{
 	"exec":  "os/exec.Command os/exec.CommandContext os/exec.Cmd os/exec.LookPath os.StartProcess os.ProcAttr",
 	"stdio": "os.Stdin os.Stdout os.Stderr os.Args os.NewFile os.Pipe",
 	"exit":  "os.Exit os/signal.Notify os/signal.NotifyContext os/signal.Ignore os/signal.Reset os/signal.Stop",
+	"system": "syscall.Syscall syscall.SetNonblock syscall.SetsockoptInt syscall.OpenProcess syscall.GetProcessTimes syscall.CloseHandle " +
+		"syscall.RegOpenKeyEx syscall.RegQueryValueEx syscall.RegCloseKey", // for the companions of single platforms alone
 }
+
+// closed are the packages of which a file may use only what is a power, or is harmless: types, constants, and what
+// tells of this process or computes on text.
+const (
+	closed   = "net os os/exec os/signal plugin syscall"
+	harmless = "net.Conn net.DNSError net.Error net.JoinHostPort net.KeepAliveConfig net.ParseIP os.ErrNotExist os.ErrProcessDone os.File os.FileInfo " +
+		"os.Getpid os.Getuid os.ModeCharDevice os.ModeNamedPipe os.ModeSocket os.SameFile os.Signal syscall.Filetime syscall.HKEY_LOCAL_MACHINE " +
+		"syscall.Handle syscall.IPPROTO_TCP syscall.KEY_READ syscall.MAX_PATH syscall.RawConn syscall.SIGHUP syscall.SIGINT syscall.SIGPIPE " +
+		"syscall.SIGTERM syscall.SYS_FCNTL syscall.Signal syscall.Stat_t syscall.UTF16PtrFromString syscall.UTF16ToString"
+)
 
 // exceptions are single uses that the table of powers would forbid, each with its reason.
 var exceptions = map[string]string{
@@ -265,13 +278,16 @@ func TestPowers(t *testing.T) {
 			var needs []string
 			for power, list := range powers {
 				if slices.Contains(strings.Fields(list), what) {
-					if slices.Contains(mine, power) {
-						who := fmt.Sprintf("%-14s %-7s", s.name, power)
+					if slices.Contains(mine, power) && (power != "system" || strings.Contains(s.name, "_")) {
+						who := fmt.Sprintf("%-17s %-7s", s.name, power)
 						used[who] = append(used[who], what)
 						return true
 					}
 					needs = append(needs, power)
 				}
+			}
+			if len(needs) == 0 && slices.Contains(strings.Fields(closed), packages[x.Name]) && !slices.Contains(strings.Fields(harmless), what) {
+				t.Errorf("%s: %s uses %s, which is neither a power nor known to be harmless", fset.Position(n.Pos()), s.name, what)
 			}
 			if len(needs) > 0 && exceptions[layers[s.layer].file+" "+x.Name+"."+sel.Sel.Name] == "" {
 				slices.Sort(needs)
@@ -383,6 +399,9 @@ func TestHouse(t *testing.T) {
 		}
 		if strings.HasSuffix(p, ".go") && filepath.Dir(p) != "." && !strings.HasPrefix(p, "testdata") {
 			t.Errorf("%s: there are no sub-packages", p)
+		}
+		if ext := filepath.Ext(p); filepath.Dir(p) == "." && slices.Contains(strings.Fields(".s .S .c .cc .cpp .cxx .h .hh .m .f .F .syso .swig .swigcxx"), ext) {
+			t.Errorf("%s: nothing is linked in but Go", p)
 		}
 		return nil
 	})
