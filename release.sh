@@ -16,6 +16,11 @@ targets=${TARGETS:-'linux/amd64 linux/arm64 linux/arm darwin/amd64 darwin/arm64 
 [ $# = 1 ] || { echo "usage: $0 VERSION" >&2; exit 2; }
 version=$1
 cd "$(dirname "$0")"
+
+# Whatever is set on this machine does not count, but for where modules and toolchains come from.
+unset $(git rev-parse --local-env-vars) $(env | sed -n 's/^\(GO[A-Z0-9]*\)=.*/\1/p' | grep -vxE 'GOCACHE|GOPROXY|GOSUMDB')
+export CGO_ENABLED=0 GOAMD64=v1 GOARM=7 GOARM64=v8.0 GODEBUG= GOENV=off GOFIPS140=off GOFLAGS= GOTOOLCHAIN=$toolchain GOWORK=off
+
 module=$(sed -n 's/^module //p' go.mod)
 commit=$(git rev-parse -q --verify "refs/tags/$version^{commit}" || git rev-parse HEAD)
 [ -z "$(git status --porcelain)" ] || { echo "$0: there are changes that are not committed" >&2; exit 1; }
@@ -25,9 +30,6 @@ trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 rm -rf dist
 mkdir dist
 
-# Whatever is set on this machine does not count.
-unset GOARCH GOBIN GOEXPERIMENT GOOS
-export CGO_ENABLED=0 GOAMD64=v1 GOARM=7 GOARM64=v8.0 GODEBUG= GOENV=off GOFIPS140=off GOFLAGS= GOTOOLCHAIN=$toolchain GOWORK=off
 export GONOSUMDB="$module" GOPATH="$work/go"
 
 # Go itself makes the module zip, from a clone that has the tag, and its download cache is a module proxy.
@@ -48,7 +50,7 @@ done
 
 git archive --format=tar --prefix="mcp-redial-$version/" "$commit" | gzip -9n >"dist/mcp-redial-$version.tar.gz"
 
-sum=$(go version -m "dist/mcp-redial_${version}_linux_amd64" | awk '$1 == "mod" { print $4 }')
+sum=$(go version -m dist/mcp-redial_* | awk '$1 == "mod" { print $4; exit }')
 cat >"dist/mcp-redial-$version.cdx.json" <<SBOM
 {
   "bomFormat": "CycloneDX",

@@ -229,10 +229,16 @@ func TestReleaseSame(t *testing.T) {
 	host := runtime.GOOS + "/" + runtime.GOARCH
 	var sums [2]string
 	var dist string
-	for i, env := range [][]string{nil, {"GOFLAGS=-tags=other", "GOAMD64=v3", "GOOS=plan9", "CGO_ENABLED=1", "GODEBUG=http2client=0", "LC_ALL=C.UTF-8", "TZ=Asia/Tokyo"}} {
+	for i, env := range [][]string{nil, {"GOFLAGS=-tags=other", "GOAMD64=v3", "GOOS=plan9", "CGO_ENABLED=1", "GODEBUG=http2client=0", "GO111MODULE=off",
+		"GOPRIVATE=github.com/*", "GOFIPS140=v1.0.0", "GIT_DIR=/nowhere", "LC_ALL=C.UTF-8", "TZ=Asia/Tokyo"}} {
 		tree := filepath.Join(t.TempDir(), strings.Repeat("deep/", 5*i)+"source")
 		checkout(t, tree)
 		tool(t, tree, append(env, "TARGETS="+host+" windows/arm64"), "./release.sh", testVersion)
+		out, commit := filepath.Join(t.TempDir(), "out"), tool(t, tree, nil, "git", "rev-parse", "HEAD")
+		tool(t, tree, []string{"GOFLAGS=", "CGO_ENABLED=0"}, "go", "build", "-buildvcs=true", "-o", out, ".")
+		if text := tool(t, tree, nil, out, "--version"); !strings.Contains(text, "\ncommit "+commit) {
+			t.Errorf("from a checkout of %s--version says %q", commit, text)
+		}
 		dist = filepath.Join(tree, "dist")
 		data, err := os.ReadFile(filepath.Join(dist, "SHA256SUMS"))
 		if err != nil {
