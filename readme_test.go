@@ -1,7 +1,7 @@
 package main
 
-// readme_test.go holds the README to the program: every command line in it is parsed, every configuration
-// read, every flag listed, every build line run by .ci/run.
+// readme_test.go holds the README to the program: every configuration in it is read, every flag listed; and the
+// commands of all documents to what there is.
 
 import (
 	"encoding/json"
@@ -60,35 +60,90 @@ func TestReadmeFlagsExist(t *testing.T) {
 	}
 }
 
-// TestReadmeCommands parses the lines of its shell blocks.
-func TestReadmeCommands(t *testing.T) {
-	ci, err := os.ReadFile(".ci/run")
-	if err != nil {
+// TestDocumentedCommands goes through the shell blocks of all documents, and through what stands between backquotes and
+// is a command. Those of the program are parsed, with the README's own file for FILE. The others are run by .ci/run or by
+// a test; what takes longer than anybody waits is made of flags and tests that there are.
+func TestDocumentedCommands(t *testing.T) {
+	ci := regexp.MustCompile(`-timeout \S+ `).ReplaceAllString(document(t, ".ci/run"), "") // for machines that are slower than a reader's
+	var tests, flags []string
+	files, _ := filepath.Glob("*_test.go")
+	for _, f := range files {
+		text := document(t, f)
+		for _, m := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`).FindAllStringSubmatch(text, -1) {
+			tests = append(tests, m[1])
+		}
+		for _, m := range regexp.MustCompile(`flag\.\w+\("(\w+)"`).FindAllStringSubmatch(text, -1) {
+			flags = append(flags, "-"+m[1])
+		}
+	}
+	config := filepath.Join(t.TempDir(), "servers.json")
+	blocks := regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(readme(t), -1)
+	if err := os.WriteFile(config, []byte(blocks[len(blocks)-1][1]), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ci = regexp.MustCompile(`-timeout \S+ `).ReplaceAll(ci, nil) // for machines that are slower than a reader's
-	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(readme(t), -1)
-	commands := 0
-	for _, block := range blocks {
-		for _, line := range strings.Split(strings.TrimSpace(block[1]), "\n") {
-			_, args, ours := strings.Cut(" "+line, " mcp-redial ")
-			switch words := strings.Fields(line); {
-			case ours:
-				commands++
-				if _, err := parse(strings.Fields(args), readmeMachine); err != nil {
-					t.Errorf("%s: %v", line, err)
+	problem := func(line string) string {
+		_, args, ours := strings.Cut(" "+line, " mcp-redial ")
+		words := strings.Fields(line)
+		for len(words) > 1 && strings.Contains(words[0], "=") { // variables
+			words = words[1:]
+		}
+		rest := strings.Join(words, " ")
+		switch {
+		case ours:
+			args = strings.NewReplacer("URL", exampleURL, "FILE", config).Replace(args)
+			if _, err := parse(strings.Fields(args), readmeMachine); err != nil {
+				return err.Error()
+			}
+		case words[0] == ".ci/run":
+			for _, step := range words[1:] {
+				if !strings.Contains(ci, "\nstep_"+step+"()") {
+					return "there is no step " + step
 				}
-			case slices.Contains(words, "go"):
-				if i := slices.Index(words, "go"); !strings.Contains(string(ci), strings.Join(words[i:], " ")) {
-					t.Errorf("nothing runs %q", line)
+			}
+		case rest == "./release.sh VERSION": // TestReleaseSame
+		case strings.HasPrefix(rest, "go install -trimpath ") && strings.Contains(document(t, "release.sh"), line): // TestReleaseSame
+		case rest == "go install "+testModule+"@latest": // TestSupplyChainInstall
+		case strings.HasPrefix(rest, "go test -") && words[len(words)-1] == ".":
+			for i, w := range words[2:] {
+				value := strings.Trim(words[min(i+3, len(words)-1)], "'")
+				if strings.HasPrefix(w, "-") && !slices.Contains(append(flags, "-v", "-run", "-timeout", "-fuzz", "-fuzztime"), w) {
+					return "there is no flag " + w
 				}
-			default:
-				t.Errorf("nothing tests %q", line)
+				if pattern, err := regexp.Compile(value); (w == "-run" || w == "-fuzz") && value != "^$" && (err != nil || !slices.ContainsFunc(tests, pattern.MatchString)) {
+					return "there is no test " + value
+				}
+			}
+		case words[0] == "go" && strings.Contains(ci, rest):
+		default:
+			return "nothing runs it"
+		}
+		return ""
+	}
+	checked := 0
+	for _, doc := range []string{"README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
+		text, lines := document(t, doc), []string{}
+		for _, block := range regexp.MustCompile("(?s)```(?:sh|bash|shell|console)\n(.*?)```").FindAllStringSubmatch(text, -1) {
+			lines = append(lines, strings.Split(strings.TrimSpace(block[1]), "\n")...)
+		}
+		text = regexp.MustCompile("(?s)```.*?```").ReplaceAllString(text, "")
+		for _, span := range regexp.MustCompile("`((?:mcp-redial|go|\\.ci/run|\\./\\S+|[A-Z0-9_]+=\\S+ go) [^`]+)`").FindAllStringSubmatch(text, -1) {
+			lines = append(lines, span[1])
+		}
+		for _, line := range lines {
+			checked++
+			if p := problem(line); p != "" {
+				t.Errorf("%s: %s: %s", doc, line, p)
 			}
 		}
 	}
-	if commands < 2 {
-		t.Errorf("%d command lines found", commands)
+	if checked < 20 {
+		t.Errorf("only %d commands found", checked)
+	}
+	for line, want := range map[string]string{"mcp-redial --nonsense": "unknown flag --nonsense", ".ci/run nonsense": "there is no step nonsense", "go test -run TestNonsense .": "there is no test TestNonsense",
+		"go test -nonsense 1 .": "there is no flag -nonsense", "rm -rf /": "nothing runs it", "go vet ./nonsense": "nothing runs it"} {
+		if got := problem(line); got != want {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
 	}
 }
 
@@ -130,7 +185,7 @@ func TestReadmeConfigurations(t *testing.T) {
 	}
 }
 
-// TestContributing plays the scenario that CONTRIBUTING.md shows and looks for the steps that it names.
+// TestContributing plays the scenario that CONTRIBUTING.md shows.
 func TestContributing(t *testing.T) {
 	b, err := os.ReadFile("CONTRIBUTING.md")
 	if err != nil {
@@ -142,13 +197,4 @@ func TestContributing(t *testing.T) {
 		t.Fatal("no scenario found")
 	}
 	playScenario(t, "CONTRIBUTING.md", "# "+scenario)
-	ci, err := os.ReadFile(".ci/run")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, step := range []string{"test", "race"} {
-		if !strings.Contains(string(ci), "step_"+step+"()") {
-			t.Errorf(".ci/run has no step %s", step)
-		}
-	}
 }

@@ -140,34 +140,3 @@ func TestSecurityFiles(t *testing.T) {
 		}
 	}
 }
-
-// The commands that it shows are run: by .ci/run, by a test, or as they stand for as long as one likes.
-func TestSecurityCommands(t *testing.T) {
-	release := document(t, "release.sh")
-	flags := regexp.MustCompile(`flag\.\w+\("(\w+)"`)
-	var own []string
-	for _, f := range []string{"attack_test.go", "robust_test.go"} {
-		for _, m := range flags.FindAllStringSubmatch(document(t, f), -1) {
-			own = append(own, "-"+m[1])
-		}
-	}
-	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(document(t, "SECURITY.md"), -1) {
-		for line := range strings.Lines(block[1]) {
-			line = strings.TrimSpace(line)
-			switch words := strings.Fields(line); {
-			case strings.Contains(line, "go install"):
-				if !strings.Contains(release, line) {
-					t.Errorf("release.sh does not say: %s", line)
-				}
-			case words[0] == "go" && words[1] == "test":
-				for _, w := range words {
-					if strings.HasPrefix(w, "-") && !strings.Contains(" -run -timeout -fuzz -fuzztime "+strings.Join(own, " ")+" ", " "+w+" ") {
-						t.Errorf("%s: there is no flag %s", line, w)
-					}
-				}
-			default:
-				t.Errorf("nothing runs: %s", line)
-			}
-		}
-	}
-}
