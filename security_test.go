@@ -140,3 +140,24 @@ func TestSecurityFiles(t *testing.T) {
 		}
 	}
 }
+
+// Every variable of the environment that the code names is told of.
+func TestSecurityEnvironment(t *testing.T) {
+	_, reads, _ := strings.Cut(document(t, "SECURITY.md"), "## What it reads")
+	reads, _, _ = strings.Cut(reads, "\n## ")
+	named := map[string]bool{}
+	_, all := sources(t)
+	for _, s := range all {
+		for _, m := range regexp.MustCompile(`(?:getenv|variable|LookupEnv)\("(\w+)"\)`).FindAllStringSubmatch(string(s.text), -1) {
+			named[m[1]] = true
+		}
+	}
+	if len(named) < 5 {
+		t.Errorf("the code names only %v", named)
+	}
+	for name := range named {
+		if !strings.Contains(reads, "`"+name+"`") {
+			t.Errorf("%s is read", name)
+		}
+	}
+}
