@@ -52,14 +52,18 @@ func readLines(ctx context.Context, in io.Reader, maxLine int, mem *budget, line
 	}
 }
 
-// writeLines is the goroutine that owns w. It returns when out is closed or w fails.
+// writeLines is the goroutine that owns w, and empties what it is given. It returns when out is closed or w fails.
 func writeLines(w io.Writer, out <-chan []message, mem *budget) {
 	bw := bufio.NewWriterSize(w, 64<<10)
 	for ms := range out {
+		var done charge
 		for _, m := range ms {
 			_ = m.writeLine(bw) // bw keeps its first error
-			mem.free(m.charge)
+			done.bytes += m.charge.bytes
+			done.reserve = done.reserve || m.charge.reserve
 		}
+		clear(ms)
+		mem.free(done)
 		if bw.Flush() != nil {
 			return
 		}
@@ -102,7 +106,7 @@ func (b *bridge) read(i input) {
 		bad = []error{&badMessage{-32600, "", "arrays of messages are part of MCP 2025-03-26 only"}}
 		batch = false
 	} else {
-		ms, bad = scanAll(i.line)
+		ms, bad = scanAll(i.line, false)
 	}
 	if len(ms) > 0 {
 		ms[len(ms)-1].charge = i.charge

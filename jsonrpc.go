@@ -39,15 +39,15 @@ const (
 // A message is one JSON-RPC message whose payload nobody has decoded.
 type message struct {
 	raw         []byte // the exact bytes of one JSON object, on one line; never written to again
-	kind        kind
 	id          string // the id token, spelt as idToken does, so that == compares type and value; "" if none or null
 	idAt, idEnd int    // where the id stands in raw as it came; equal if there is none
 	method      string
-	failed      bool   // a response that carries error, not result
 	as          string // when not "", the id token that is written instead
 	facts       *facts // of a request
-	safe        bool   // set by the loop: may be sent again without proof that it was not
 	charge      charge // what it holds of the memory budget
+	kind        kind
+	failed      bool // a response that carries error, not result
+	safe        bool // set by the loop: may be sent again without proof that it was not
 }
 
 // facts are what the loop decides by in the params of a request, read while they are scanned: they can be large.
@@ -73,11 +73,15 @@ func notJSON(at int, id string) error {
 // scan reads one message, which may have white space around it, and keeps a part of line as its raw. Its
 // errors are *badMessage. The text is valid by RFC 8259 and UTF-8, or refused (JSON-RPC 2.0; MCP, base
 // protocol, Messages).
-func scan(line []byte) (message, error) {
+func scan(line []byte) (message, error) { return scanText(line, false) }
+
+// scanText is scan; own says that line belongs to it: newlines and carriage returns between tokens become spaces, so
+// that raw is one line.
+func scanText(line []byte, own bool) (message, error) {
 	const version, id, method, params, result, failure = 0, 1, 2, 3, 4, 5
 	envelope := members{of: line, names: [...]string{"jsonrpc", "id", "method", "params", "result", "error"}}
 	inner := members{of: line, names: [...]string{"name", "uri", "_meta", "inputResponses", "requestState", ""}}
-	end := eachWithin(line, envelope.add, inner.add)
+	end := stepper{line, own}.all(envelope.add, inner.add)
 
 	var m message
 	token, start := envelope.found, skipSpace(line, 0)
@@ -132,7 +136,10 @@ func scan(line []byte) (message, error) {
 			m.facts.name, _ = unquote(inner.get(1))
 		}
 	}
-	m.raw = bytes.TrimRight(line[start:end:end], " \t\r\n")
+	for line[end-1] != '}' { // white space
+		end--
+	}
+	m.raw = line[start:end:end]
 	return m, nil
 }
 
@@ -195,6 +202,7 @@ func (s *members) add(key []byte, from, to int) {
 		if same, alike := sameName(key, name); alike {
 			s.odd[i] = s.odd[i] || s.found[i] != nil || !same
 			s.found[i], s.at[i] = s.of[from:to:to], from
+			return
 		}
 	}
 }
@@ -223,24 +231,30 @@ func peek(raw []byte, path ...string) []byte {
 
 // each steps over the value that b is, with white space around it, and calls f with each key token (nil in an
 // array) and where its value stands. It returns len(b), or what the skip functions return for an error.
-func each(b []byte, f visit) int { return eachWithin(b, f, nil) }
+func each(b []byte, f visit) int { return stepper{b: b}.all(f, nil) }
 
 type visit func(key []byte, from, to int)
 
-// eachWithin is each, and calls inner with what is in the member "params".
-func eachWithin(b []byte, f, inner visit) int {
-	i := skipValue(b, skipSpace(b, 0), 0, f, inner)
+// The skip functions step over one part of a JSON text (RFC 8259) that begins at b[i], and return the index
+// after it. Where the text is not valid they return ^j, which is negative: j is the index of the offence.
+
+// A stepper has those that go through what is nested.
+type stepper struct {
+	b   []byte
+	own bool // b may be changed: every line end between tokens becomes a space
+}
+
+// all is each, and calls inner with what is in the member "params".
+func (s stepper) all(f, inner visit) int {
+	i := s.value(s.space(0), 0, f, inner)
 	if i < 0 {
 		return i
 	}
-	if i = skipSpace(b, i); i < len(b) {
+	if i = s.space(i); i < len(s.b) {
 		return ^i
 	}
 	return i
 }
-
-// The skip functions step over one part of a JSON text (RFC 8259) that begins at b[i], and return the index
-// after it. Where the text is not valid they return ^j, which is negative: j is the index of the offence.
 
 // at is b[i]; past the end it is NUL, which is valid nowhere.
 func at(b []byte, i int) byte {
@@ -250,37 +264,49 @@ func at(b []byte, i int) byte {
 	return 0
 }
 
-func skipSpace(b []byte, i int) int {
-	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t') {
-		i++
+func skipSpace(b []byte, i int) int { return stepper{b: b}.space(i) }
+
+func (s stepper) space(i int) int {
+	if i < len(s.b) && s.b[i] > ' ' {
+		return i // nearly always
+	}
+	return s.blanks(i)
+}
+
+func (s stepper) blanks(i int) int {
+	for b := s.b; i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t'); i++ {
+		if s.own && b[i] != '\t' {
+			b[i] = ' '
+		}
 	}
 	return i
 }
 
-// skipValue steps over a value within depth arrays and objects; f and inner, unless nil, are for eachWithin.
-func skipValue(b []byte, i, depth int, f, inner visit) int {
-	switch at(b, i) {
+// value steps over a value within depth arrays and objects; f and inner, unless nil, are for all.
+func (s stepper) value(i, depth int, f, inner visit) int {
+	switch at(s.b, i) {
 	case '"':
-		return skipString(b, i)
+		return skipString(s.b, i)
 	case '{', '[':
-		return skipNested(b, i, depth+1, f, inner)
+		return s.nested(i, depth+1, f, inner)
 	case 't', 'f', 'n':
 		for _, word := range [...]string{"true", "false", "null"} {
-			if bytes.HasPrefix(b[i:], []byte(word)) {
+			if bytes.HasPrefix(s.b[i:], []byte(word)) {
 				return i + len(word)
 			}
 		}
 		return ^i
 	}
-	return skipNumber(b, i)
+	return skipNumber(s.b, i)
 }
 
-func skipNested(b []byte, i, depth int, f, inner visit) int {
+func (s stepper) nested(i, depth int, f, inner visit) int {
 	if depth > maxDepth {
 		return ^i
 	}
+	b := s.b
 	object, closing := b[i] == '{', b[i]+2
-	if i = skipSpace(b, i+1); at(b, i) == closing {
+	if i = s.space(i + 1); at(b, i) == closing {
 		return i + 1
 	}
 	for {
@@ -291,27 +317,27 @@ func skipNested(b []byte, i, depth int, f, inner visit) int {
 				return end
 			}
 			key = b[i:end]
-			if i = skipSpace(b, end); at(b, i) != ':' {
+			if i = s.space(end); at(b, i) != ':' {
 				return ^i
 			}
-			i = skipSpace(b, i+1)
+			i = s.space(i + 1)
 		}
 		below := inner
 		if string(key) != `"params"` {
 			below = nil
 		}
-		end := skipValue(b, i, depth, below, nil)
+		end := s.value(i, depth, below, nil)
 		if end < 0 {
 			return end
 		}
 		if f != nil {
 			f(key, i, end)
 		}
-		switch i = skipSpace(b, end); at(b, i) {
+		switch i = s.space(end); at(b, i) {
 		case closing:
 			return i + 1
 		case ',':
-			i = skipSpace(b, i+1)
+			i = s.space(i + 1)
 		default:
 			return ^i
 		}
@@ -384,32 +410,53 @@ func skipString(b []byte, i int) int {
 	}
 }
 
-// skipPlain steps over the ASCII bytes of a string that mean themselves, eight at a time, and over most short
-// escapes among them: a byte of stop has its high bit set where x has a control character, a quote, a backslash or
-// what is not ASCII. A borrow sets some more of the bits, but only behind a stop, and clears none.
+// skipPlain steps over the bytes of a string that mean themselves, eight at a time, and over most short escapes and
+// characters of two or three bytes among them.
 func skipPlain(b []byte, i int) int {
-	const ones, highs = 0x0101010101010101, 0x8080808080808080
-	for ; len(b)-i >= 8; i += 8 {
+	for len(b)-i >= 8 {
 		x := binary.LittleEndian.Uint64(b[i:])
-		stop := ((x - ones*' ') | ((x ^ ones*'"') - ones) | ((x ^ ones*'\\') - ones) | x) & highs
-		for stop != 0 {
-			at := bits.TrailingZeros64(stop) &^ 7
-			stop &= stop - 1
-			switch x >> at & 0xffff {
-			case '\\' | 'n'<<8, '\\' | 't'<<8, '\\' | 'r'<<8:
-			case '\\' | '"'<<8, '\\' | '\\'<<8:
-				stop &= stop - 1 // what is escaped is a stop itself
-			default:
-				if !plain(byte(x >> at)) {
-					return i + at/8
-				}
-			}
+		stop := stops(x)
+		if stop == 0 {
+			i += 8
+			continue
 		}
+		n := plainFrom(x, stop)
+		if n == 0 {
+			return i
+		}
+		i += n
 	}
 	for i < len(b) && plain(b[i]) {
 		i++
 	}
 	return i
+}
+
+// stops has the high bit of each byte set where x has a control character, a quote, a backslash or what is not ASCII.
+// A borrow sets some more, but only behind one of these, and clears none.
+func stops(x uint64) uint64 {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	return ((x - ones*' ') | ((x ^ ones*'"') - ones) | ((x ^ ones*'\\') - ones) | x) & highs
+}
+
+// plainFrom is how many of the eight bytes skipPlain steps over.
+func plainFrom(x, stop uint64) int {
+	for stop != 0 {
+		at := bits.TrailingZeros64(stop) &^ 7
+		stop &= stop - 1
+		switch c := x >> at; {
+		case c&0xffff == '\\'|'n'<<8, c&0xffff == '\\'|'t'<<8, c&0xffff == '\\'|'r'<<8:
+		case c&0xffff == '\\'|'"'<<8, c&0xffff == '\\'|'\\'<<8, // what is escaped is a stop itself
+			c&0xc0e0 == 0x80c0 && c&0x1e != 0: // U+0080 to U+07FF
+			stop &= stop - 1
+		case c&0xc0c0f0 == 0x8080e0 && byte(c) != 0xe0 && byte(c) != 0xed: // most of U+1000 to U+FFFF
+			stop &= stop - 1
+			stop &= stop - 1
+		case !plain(byte(c)): // it may be complete in the next eight
+			return at / 8
+		}
+	}
+	return 8
 }
 
 func plain(c byte) bool { return c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' }
@@ -420,9 +467,9 @@ func isBatch(text []byte) bool { return at(text, skipSpace(text, 0)) == '[' }
 // scanAll reads one message, or an array of messages (MCP 2025-03-26, base protocol, Batching). bad has a
 // *badMessage for each element that is none, or one for the whole: not valid, empty, or more than maxBatch
 // elements.
-func scanAll(text []byte) (msgs []message, bad []error) {
+func scanAll(text []byte, own bool) (msgs []message, bad []error) {
 	take := func(text []byte) {
-		if m, err := scan(text); err != nil {
+		if m, err := scanText(text, own); err != nil {
 			bad = append(bad, err)
 		} else {
 			msgs = append(msgs, m)
@@ -433,11 +480,11 @@ func scanAll(text []byte) (msgs []message, bad []error) {
 		return msgs, bad
 	}
 	n := 0
-	end := each(text, func(_ []byte, from, to int) {
+	end := stepper{text, own}.all(func(_ []byte, from, to int) {
 		if n++; n <= maxBatch {
 			take(text[from:to])
 		}
-	})
+	}, nil)
 	switch {
 	case end < 0:
 		return nil, []error{notJSON(^end, "")}
@@ -445,26 +492,6 @@ func scanAll(text []byte) (msgs []message, bad []error) {
 		return nil, []error{&badMessage{-32600, "", fmt.Sprintf("a batch has 1 to %d messages", maxBatch)}}
 	}
 	return msgs, bad
-}
-
-// scanBody reads what a server sent, one message or a batch; of a batch, messages are returned also when others
-// in it are bad. It owns body: newlines and carriage returns between tokens become spaces, so that every
-// raw is one line, and what is not UTF-8 becomes question marks (servers do send it, inside strings), which
-// are never longer.
-func scanBody(body []byte) (msgs []message, err error) {
-	msgs, bad := scanAll(body)
-	if len(bad) > 0 && !utf8.Valid(body) {
-		body = bytes.ToValidUTF8(body, []byte("?"))
-		msgs, bad = scanAll(body)
-	}
-	if len(bad) > 0 {
-		err = bad[0]
-	}
-	for at := lineEnd(body); at >= 0; at = lineEnd(body) { // valid JSON has them raw only between tokens
-		body[at] = ' '
-		body = body[at+1:]
-	}
-	return msgs, err
 }
 
 // withID returns m as it is written with another id token, whether it has one or not; raw is shared.

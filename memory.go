@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"unicode/utf8"
 )
 
 // A charge is what one message, complete or being assembled, holds of a budget.
@@ -202,15 +203,37 @@ func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error
 func lineEnd(b []byte) int {
 	const window = 1 << 10
 	for at := 0; at < len(b); at += window {
-		line, _, lf := bytes.Cut(b[at:min(at+window, len(b))], []byte{'\n'})
-		if cr := bytes.IndexByte(line, '\r'); cr >= 0 {
+		part := b[at:min(at+window, len(b))]
+		lf := bytes.IndexByte(part, '\n')
+		if lf >= 0 {
+			part = part[:lf]
+		}
+		if cr := bytes.IndexByte(part, '\r'); cr >= 0 {
 			return at + cr
 		}
-		if lf {
-			return at + len(line)
+		if lf >= 0 {
+			return at + lf
 		}
 	}
 	return -1
+}
+
+// validUTF8 returns b with every invalid part replaced by U+FFFD, as the WHATWG decoder does it: one for
+// each longest beginning of a character (bytes.ToValidUTF8 would make one of several).
+func validUTF8(b []byte) []byte {
+	if utf8.Valid(b) {
+		return b
+	}
+	var out []byte
+	for len(b) > 0 {
+		c, n := utf8.DecodeRune(b)
+		out = utf8.AppendRune(out, c)
+		for c == utf8.RuneError && n < len(b) && !utf8.FullRune(b[:n+1]) {
+			n++
+		}
+		b = b[n:]
+	}
+	return out
 }
 
 // readAll reads one message body of at most max bytes, charged to mem as urgent while it comes. size is the

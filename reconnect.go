@@ -168,6 +168,7 @@ type bridge struct {
 
 	// The client.
 	outbox   []message
+	written  []message // or being written; the next outbox
 	outBytes int
 	deadline time.Time // zero: the client still talks
 
@@ -249,8 +250,8 @@ func (b *bridge) run(ctx context.Context, in io.Reader, w io.Writer) {
 			for range len(events) { // the writer gets together what arrived together
 				b.news(<-events)
 			}
-		case sink <- b.outbox:
-			b.outbox, b.outBytes = nil, 0
+		case sink <- b.outbox: // the writer has emptied what it got before
+			b.outbox, b.written, b.outBytes = b.written[:0], b.outbox, 0
 		case <-timer.C:
 			b.tick(time.Now())
 		case <-wrote:
@@ -303,7 +304,9 @@ func (b *bridge) fly(x *exchange, do func(context.Context, receive) error) {
 				return nil
 			}
 			e := event{x: x, ms: ms}
-			ms, size = nil, 0
+			if ms, size = nil, 0; len(e.ms) == maxTogether { // there will be more
+				ms = make([]message, 0, maxTogether)
+			}
 			return b.tell(ctx, e)
 		})
 		_ = b.tell(context.WithoutCancel(ctx), event{x: x, ms: ms, do: func() { delete(x.s.live, x); b.over(x, err) }})
@@ -579,8 +582,8 @@ func (b *bridge) over(x *exchange, err error) {
 // reply is the JSON-RPC answer that came with an error status, or no message.
 func (e *exchangeError) reply() message {
 	if e != nil {
-		if ms, err := scanBody(bytes.Clone(e.body)); err == nil && ms[0].kind == response {
-			return ms[0]
+		if m, err := scanText(validUTF8(bytes.Clone(e.body)), true); err == nil && m.kind == response {
+			return m
 		}
 	}
 	return message{}

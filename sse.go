@@ -15,7 +15,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 const (
@@ -28,7 +27,7 @@ const (
 // A streamEvent is one dispatched event.
 type streamEvent struct {
 	name   string // "message" if the stream gave none
-	data   []byte // lines joined by LF; valid UTF-8; whoever gets the event may keep and change it
+	data   []byte // lines joined by LF; not decoded; whoever gets the event may keep and change it
 	charge charge // what data holds of the budget, freed by whoever gets the event
 }
 
@@ -83,7 +82,7 @@ func (r *eventReader) buffered(ctx context.Context) (e streamEvent, ok bool, err
 			r.begun = true
 		}
 		if len(line) == 0 && !r.inside {
-			e, ok, err = r.dispatch(ctx)
+			e, ok = r.dispatch()
 		} else {
 			err = r.line(ctx, line, n >= 0)
 		}
@@ -134,37 +133,15 @@ func (r *eventReader) line(ctx context.Context, b []byte, last bool) error {
 }
 
 // dispatch ends a block. ok is false if it had no data.
-func (r *eventReader) dispatch(ctx context.Context) (e streamEvent, ok bool, err error) {
+func (r *eventReader) dispatch() (e streamEvent, ok bool) {
 	r.lastID = append(r.lastID[:0], r.id...)
 	e.name, ok = "message", len(r.pieces) > 0
 	if len(r.name) > 0 && string(r.name) != e.name {
 		e.name = string(validUTF8(r.name))
 	}
 	r.name = r.name[:0]
-	if e.data, e.charge = r.take(); !utf8.Valid(e.data) { // what is replaced may be shorter
-		r.mem.free(e.charge)
-		err = r.add(ctx, validUTF8(e.data))
-		e.data, e.charge = r.take()
-	}
-	return e, ok && err == nil, err
-}
-
-// validUTF8 returns b with every invalid part replaced by U+FFFD, as the WHATWG decoder does it: one for
-// each longest beginning of a character (bytes.ToValidUTF8 would make one of several).
-func validUTF8(b []byte) []byte {
-	if utf8.Valid(b) {
-		return b
-	}
-	var out []byte
-	for len(b) > 0 {
-		c, n := utf8.DecodeRune(b)
-		out = utf8.AppendRune(out, c)
-		for c == utf8.RuneError && n < len(b) && !utf8.FullRune(b[:n+1]) {
-			n++
-		}
-		b = b[n:]
-	}
-	return out
+	e.data, e.charge = r.take()
+	return e, ok
 }
 
 // events hands every message of an event stream to recv, in order, and every event of another name to
@@ -185,9 +162,10 @@ func (w *wire) events(ctx context.Context, body io.Reader, after string, recv re
 			return readError(ctx, err, string(r.lastID), r.retry)
 		}
 		if ok && e.name == "message" {
-			err = w.hand(e.data, e.charge, recv)
+			err = w.hand(ctx, e.data, e.charge, recv)
 		} else if ok {
 			w.mem.free(e.charge)
+			e.data = validUTF8(e.data)
 			err = other(e)
 		}
 		if errors.As(err, new(*badMessage)) {

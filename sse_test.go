@@ -62,7 +62,7 @@ func readStream(t testing.TB, src io.Reader, most int) (seenStream, error) {
 			t.Errorf("an event of %d bytes is charged %d", len(e.data), e.charge.bytes)
 		}
 		mem.free(e.charge)
-		s.Events = append(s.Events, seenEvent{e.name, string(e.data), string(r.lastID)})
+		s.Events = append(s.Events, seenEvent{e.name, string(validUTF8(e.data)), string(r.lastID)})
 	}
 }
 
@@ -325,9 +325,6 @@ func TestEventReaderBounds(t *testing.T) {
 				"one line":      "data:" + strings.Repeat("x", n) + "\n\n",
 				"empty lines":   strings.Repeat("data\n", n+1) + "\n",
 				"an empty line": "data\ndata:" + strings.Repeat("x", n-1) + "\n\n",
-			}
-			if n%3 == 0 {
-				streams["growing"] = "data:" + strings.Repeat("\xff", n/3) + "\n\n"
 			}
 			for name, stream := range streams {
 				s, err := readStream(t, strings.NewReader(stream), most)

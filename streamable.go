@@ -123,7 +123,7 @@ func (w *wire) answerJSON(ctx context.Context, body io.Reader, size int64, recv 
 	if err != nil {
 		return readError(ctx, err, "", 0)
 	}
-	if err = w.hand(data, c, recv); errors.As(err, new(*badMessage)) {
+	if err = w.hand(ctx, data, c, recv); errors.As(err, new(*badMessage)) {
 		return &exchangeError{fate: unknown, err: fmt.Errorf("reading the answer: %w", err)}
 	}
 	return err

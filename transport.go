@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 // fate is what is known of a message whose exchange failed.
@@ -321,12 +322,25 @@ func notExpected(resp *http.Response, kind string) error {
 }
 
 // hand gives the messages in the data of an event or of a JSON answer to recv; c, which data is charged, goes with
-// the last of them. Its error is that of recv, or a *badMessage if there are none.
-func (w *wire) hand(data []byte, c charge, recv receive) error {
-	batch, err := scanBody(data)
+// the last of them. Its error is that of recv, an *exchangeError, or a *badMessage if there are none.
+func (w *wire) hand(ctx context.Context, data []byte, c charge, recv receive) error {
+	if m, err := scanText(data, true); err == nil { // nearly always
+		m.charge = c
+		return recv(m)
+	}
+	batch, bad := scanAll(data, true)
+	if len(bad) > 0 && !utf8.Valid(data) { // servers do send it, inside strings
+		w.mem.free(c)
+		p := pile{mem: w.mem, max: w.max, urgent: true}
+		if err := p.add(ctx, validUTF8(data)); err != nil { // it may be longer
+			return readError(ctx, err, "", 0)
+		}
+		data, c = p.take()
+		batch, bad = scanAll(data, true)
+	}
 	if len(batch) == 0 {
 		w.mem.free(c)
-		return err
+		return bad[0]
 	}
 	batch[len(batch)-1].charge = c
 	for i, m := range batch {

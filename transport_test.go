@@ -248,7 +248,7 @@ func TestHandOwns(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := 0
-		err := w.hand(append([]byte(nil), body...), c, func(m message) error {
+		err := w.hand(t.Context(), append([]byte(nil), body...), c, func(m message) error {
 			w.mem.free(m.charge)
 			if n++; n > refuse {
 				return errEnough
@@ -257,6 +257,32 @@ func TestHandOwns(t *testing.T) {
 		})
 		if (err != nil) != (refuse < 2) || w.mem.used != 0 {
 			t.Errorf("refused after %d: %v, %d bytes stay charged", refuse, err, w.mem.used)
+		}
+	}
+}
+
+// TestHandDecodes says what becomes of a message that is not UTF-8 in its strings: U+FFFD is longer, and is charged.
+func TestHandDecodes(t *testing.T) {
+	const body = "{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"params\":{\"t\":\"caf\xe9 \xe2\x82|\xff\xfe ü\"}}"
+	const want = "{\"jsonrpc\":\"2.0\",\"method\":\"m\",\"params\":{\"t\":\"caf\ufffd \ufffd|\ufffd\ufffd ü\"}}"
+	for over := range 2 {
+		w := testWire()
+		w.max = len(want) - over
+		var c charge
+		if err := w.mem.grow(t.Context(), &c, len(body), true); err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		err := w.hand(t.Context(), []byte(body), c, func(m message) error {
+			got = string(m.raw)
+			if m.charge.bytes != len(want) {
+				t.Errorf("%d bytes are charged for %d", m.charge.bytes, len(want))
+			}
+			w.mem.free(m.charge)
+			return nil
+		})
+		if over == 0 && (err != nil || got != want) || over == 1 && (!errors.Is(err, errTooLarge) || got != "") || w.mem.used != 0 {
+			t.Errorf("a limit of %d for %d bytes: %q, %v, %d bytes stay charged", w.max, len(want), got, err, w.mem.used)
 		}
 	}
 }
