@@ -118,6 +118,7 @@ type ledger struct {
 	byUp     map[string]*call         // lines in flight by the id they were sent under
 	queue    []*call                  // held lines, first in first out
 	inflight map[*call]bool           // flying and resuming
+	busy     time.Time                // since when there is always one of them
 	asked    map[string]serverRequest // what the server asked of the client, by the id the client got
 	prefix   string                   // random; begins every id of the bridge's own
 	lastID   int
@@ -150,6 +151,9 @@ func (l *ledger) enter(c *call) {
 
 // sent notes that c goes out now, under the id token c.up.
 func (l *ledger) sent(c *call) {
+	if len(l.inflight) == 0 {
+		l.busy = c.sentAt
+	}
 	l.inflight[c] = true
 	if c.up != "" {
 		l.byUp[c.up] = c

@@ -231,7 +231,7 @@ func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Contex
 		TLSHandshakeTimeout:    limit,
 		ResponseHeaderTimeout:  o.headersTimeout,
 		DisableCompression:     true,
-		MaxIdleConnsPerHost:    64, // a crowd of calls must not dial anew for each
+		MaxIdleConnsPerHost:    1000, // a crowd of calls must not dial anew for each
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxHeaders,
 		ForceAttemptHTTP2:      true,

@@ -47,11 +47,15 @@ func (b *bridge) nextWake(now time.Time) time.Time {
 
 // streaming says whether a stream of the server is open.
 func (b *bridge) streaming() bool {
-	standing := false
-	for c := range b.inflight {
-		standing = standing || c.standing()
+	if b.state != ready || b.sess.streamOpen {
+		return b.state == ready
 	}
-	return b.state == ready && (b.sess.streamOpen || standing)
+	for c := range b.inflight {
+		if c.standing() {
+			return true
+		}
+	}
+	return false
 }
 
 // tick does what time asks for.
@@ -250,7 +254,7 @@ func (b *bridge) dead() {
 // proves learns from an answer whether this server answers while a call is waiting. Only the answer to
 // something that was sent well after that call proves it.
 func (b *bridge) proves(c *call) {
-	if b.chatty {
+	if b.chatty || c.sentAt.Sub(b.busy) < time.Second {
 		return
 	}
 	for o := range b.inflight {
