@@ -127,7 +127,7 @@ func (d *draft) flags() []flag {
 		{"max-memory", "SIZE", "for all messages at once (256MiB)", size(&b.maxMemory)},
 
 		{"", "", "Signing in", nil},
-		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", valid(&a.host, "a host name", hostForm().MatchString)},
+		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", valid(&a.host, "a host name", func(v string) bool { return hostForm().MatchString(v) })},
 		{"callback-path", "PATH", "path in the redirect address (/oauth/callback)", valid(&a.callbackPath, "a path such as /oauth/callback that is not one of our own", isCallbackPath)},
 		{"auth-success-url", "URL", "where the browser ends up", valid(&a.successURL, "an https URL without credentials, query and fragment", link("https http", "?#"))},
 		{"auth-timeout", "SECONDS", "how long other instances wait for a sign-in (30)", seconds(&a.authTimeout, "")},

@@ -13,12 +13,12 @@ import (
 type keeper struct {
 	auth   *authorizer
 	name   string // of the file with the remembered handshake
-	status running
+	server string
 	last   chan snapshot // the newest only
 }
 
 func newKeeper(auth *authorizer, server string) *keeper {
-	return &keeper{auth, auth.file("handshake.json"), thisBridge(server), make(chan snapshot, 1)}
+	return &keeper{auth, auth.file("handshake.json"), server, make(chan snapshot, 1)}
 }
 
 func (k *keeper) load() *handshake {
@@ -40,14 +40,21 @@ func (k *keeper) remember(s snapshot) {
 
 // run ends, and removes the status file, with ctx.
 func (k *keeper) run(ctx context.Context) {
-	defer k.auth.store.remove(k.status.file())
-	var known *handshake
-	for {
-		select { // states follow each other faster than anybody reads them, and nothing is to hold up the first call
+	rest := func() bool { // states follow each other faster than anybody reads them, and nothing is to hold up the first call
+		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-time.After(100 * time.Millisecond):
+			return true
 		}
+	}
+	if !rest() {
+		return
+	}
+	status := thisBridge(k.server)
+	defer k.auth.store.remove(status.file())
+	var known *handshake
+	for more := true; more; more = rest() {
 		wake := time.Hour
 		if at := k.auth.refreshAt(); !at.IsZero() {
 			wake = max(time.Second, time.Until(at))
@@ -61,8 +68,8 @@ func (k *keeper) run(ctx context.Context) {
 			}
 		case s := <-k.last:
 			s.LastError = clean(s.LastError)
-			k.status.snapshot = s
-			k.write(k.status.file(), k.status)
+			status.snapshot = s
+			k.write(status.file(), status)
 			if s.handshake != nil && s.handshake != known {
 				known = s.handshake
 				k.write(k.name, known)

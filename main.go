@@ -51,6 +51,9 @@ func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer)
 	if err != nil {
 		return complain(stderr, err)
 	}
+	if c.command == "" {
+		stdin = smooth(stdin) // first of all: it is cheapest while nothing runs beside
+	}
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a client that closes our output gets an orderly end, not a killed process
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -189,7 +192,7 @@ func (p *program) serve(ctx context.Context, stdin *os.File, stdout io.Writer) i
 	if f, ok := stdout.(*os.File); ok {
 		stdout = smooth(f)
 	}
-	b.run(ctx, smooth(stdin), stdout)
+	b.run(ctx, stdin, stdout)
 	stop()
 	beside.Wait()
 	return 0
