@@ -10,7 +10,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -164,17 +163,6 @@ func (o clientOptions) pool() *x509.CertPool {
 	return pool
 }
 
-// certified says whether a PEM file holds a certificate. All that a system has take longer to read than the rest
-// of the start.
-func certified(data []byte) bool {
-	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
-		if _, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
-			return true
-		}
-	}
-	return false
-}
-
 // newTLS is TLS 1.2 at least and the client's certificate, without roots.
 func newTLS(o clientOptions) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
@@ -182,7 +170,7 @@ func newTLS(o clientOptions) (*tls.Config, error) {
 		conf.MinVersion = tls.VersionTLS13
 	}
 	for _, f := range o.roots {
-		if f.data != nil && !certified(f.data) {
+		if f.data != nil && !x509.NewCertPool().AppendCertsFromPEM(f.data) {
 			return nil, &usageError{f.name + " holds no certificate in PEM form", "convert it: openssl x509 -inform der -in FILE -out FILE.pem"}
 		}
 	}

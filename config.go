@@ -298,8 +298,8 @@ func (d *draft) readPolicy() error {
 	return nil
 }
 
-// undoes says which flag of the policy another one would override.
-var undoes = map[string]string{"authorize-param resource": "resource", "authorize-param scope": "scope", "disable-resource-parameter ": "resource"}
+// undoes says which flags of the policy another one would override.
+var undoes = map[string]string{"authorize-param resource": "resource", "authorize-param scope": "scope", "disable-resource-parameter": "resource", "header-command": "header header-file"}
 
 // restrict joins the policy with what was said. Lists may only become narrower: those of what is allowed by
 // naming some of what the policy names, --ignore-tool by naming more, the others not at all.
@@ -310,7 +310,7 @@ func (d *draft) restrict(said []setting) (all []setting, err error) {
 		as, _, _ := strings.Cut(s.name+" "+s.value, "=")
 		for _, l := range d.policy {
 			same := l.name == s.name
-			locked = locked || same && s.name != "ignore-tool" || l.name == undoes[as]
+			locked = locked || same && s.name != "ignore-tool" || slices.Contains(strings.Fields(undoes[as]+" "+undoes[s.name]), l.name)
 			covered = covered || same && (l.value == s.value || s.name == "allow-tool" && newFilter(filterOptions{allow: []string{l.value}}).call(s.value) == allowed)
 		}
 		if locked && !covered {
@@ -318,12 +318,16 @@ func (d *draft) restrict(said []setting) (all []setting, err error) {
 		}
 		narrowed[s.name] = locked && slices.Contains([]string{"allow-origin", "allow-tool", "auth-server", "ca-file"}, s.name)
 	}
+	var last []setting // headers: of those the last counts
 	for _, l := range d.policy {
-		if !narrowed[l.name] {
+		if l.name == "header" || l.name == "header-file" {
+			last = append(last, l)
+		} else if !narrowed[l.name] {
 			all = append(all, l)
 		}
 	}
-	return append(all, said...), nil
+	d.headers.locked = len(last)
+	return slices.Concat(all, said, last), nil
 }
 
 // apply sets flags. Of those that may not be repeated, the first occurrence counts.

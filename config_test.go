@@ -426,7 +426,24 @@ func TestPolicy(t *testing.T) {
 	if c, err = parse(strings.Fields(exampleURL+" --authorize-param audience=a --scope read"), n); err != nil || c.auth.scope != "read" || c.auth.resource != "https://mcp.example.com/" {
 		t.Errorf("%v, %+v", err, c)
 	}
-	// Of what has to be sent nothing is dropped by naming the rest.
+	// What has to be sent is sent, whatever a file or a command says.
+	n.policy = writeFile(t, "policy", "--header X-Company:1\n")
+	if c, err = parse([]string{exampleURL, "--header-file", writeFile(t, "headers", "x-company: 2\nX-Key: 3\n")}, n); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := c.client.headers.current(t.Context()); fmt.Sprint(got) != "map[X-Company:[1] X-Key:[3]]" {
+		t.Errorf("beside a header that is locked, a file gives %v", got)
+	}
+	_, err = parse([]string{exampleURL, "--header-command", "/bin/true"}, n)
+	wants(t, err, "--header-command contradicts the policy of this machine | leave it out, or see "+n.policy)
+	n.policy = writeFile(t, "policy", "--header-file "+writeFile(t, "locked", "X-Company: 1\n")+"\n")
+	if c, err = parse([]string{exampleURL, "--header", "X-COMPANY: 2"}, n); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := c.client.headers.current(t.Context()); fmt.Sprint(got) != "map[X-Company:[1]]" {
+		t.Errorf("beside a file of headers that is locked, an argument gives %v", got)
+	}
+	// And nothing of it is dropped by naming the rest.
 	n.policy = writeFile(t, "policy", "--header X-Audit:1\n--header X-Bank:1\n--authorize-param a=1\n--authorize-param b=2\n")
 	if c, err = parse(strings.Fields(exampleURL+" --header X-Bank:1 --authorize-param a=1"), n); err != nil {
 		t.Fatal(err)

@@ -27,6 +27,7 @@ import (
 
 type headerOptions struct {
 	args    []headerArg // in the order of the command line
+	locked  int         // how many of them, at the end, are the policy's: their names take no other value
 	command string      // --header-command, an absolute path; "" for none
 	getenv  func(string) (string, bool)
 }
@@ -147,7 +148,7 @@ func (s *headerSource) read(ctx context.Context, old *headerSet) (http.Header, e
 // written reads the arguments and the files. A later line replaces an earlier one of the same spelling.
 func (s *headerSource) written() (http.Header, map[string]string, error) {
 	typed, header := map[string]string{}, http.Header{}
-	for _, a := range s.o.args {
+	for n, a := range s.o.args {
 		lines, where := []string{a.line.reveal()}, "--header"
 		if a.file != "" {
 			text, err := load(a.file)
@@ -166,6 +167,9 @@ func (s *headerSource) written() (http.Header, map[string]string, error) {
 			name, value, err := parseHeader(where, line)
 			if err != nil {
 				return nil, nil, err
+			}
+			if n >= len(s.o.args)-s.o.locked {
+				maps.DeleteFunc(typed, func(other, _ string) bool { return strings.EqualFold(other, name) })
 			}
 			typed[name] = value
 		}

@@ -55,7 +55,7 @@ var layers = []layer{
 	{"callback.go", "crypto/rand crypto/subtle html net net/http os os/exec runtime", "listen exec"},
 	{"discovery.go oauth.go consent.go", "crypto crypto/ecdsa crypto/ed25519 crypto/elliptic crypto/rand crypto/rsa crypto/sha256 crypto/subtle crypto/x509 encoding/pem hash math/big mime net net/http net/netip", ""},
 	{"headers.go", "net/http os os/exec runtime", "exec read"},
-	{"client.go", "crypto/tls crypto/x509 encoding/pem net net/http net/http/cookiejar net/http/httptrace net/netip syscall", "dial roots system"},
+	{"client.go", "crypto/tls crypto/x509 net net/http net/http/cookiejar net/http/httptrace net/netip syscall", "dial roots system"},
 	{"config.go", "crypto/tls crypto/x509 encoding/pem flag io/fs net net/http net/netip os path/filepath runtime syscall", "env read system"},
 	{"check.go", "crypto/tls crypto/x509 net net/http net/http/httptrace os runtime runtime/debug", ""},
 	{"demo.go", "crypto/rand net net/http os", "listen"},
