@@ -64,8 +64,8 @@ type callback struct {
 	server  *http.Server
 }
 
-// listen binds the port on 127.0.0.1. The host in the redirect address may be localhost, which browsers also
-// look for at ::1: where that can be had, nobody else should have it.
+// listen binds the port on 127.0.0.1. The host in the redirect address may be localhost, which browsers also look for
+// at ::1: where there is such an address, a port that somebody else has there is taken.
 func listen(ctx context.Context, o listenOptions, port int, back chan<- redirect) (*callback, error) {
 	c := &callback{o: o, back: back, ended: make(chan struct{})}
 	c.server = &http.Server{Handler: c, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 32 << 10}
@@ -74,10 +74,14 @@ func listen(ctx context.Context, o listenOptions, port int, back chan<- redirect
 	}
 	for i, host := range []string{"127.0.0.1", "::1"} {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
-		if err != nil && i == 0 {
-			return nil, fmt.Errorf("listening for the browser: %w", err)
-		} else if err == nil {
+		if err == nil {
 			c.servers.Go(func() { c.server.Serve(l) })
+		} else if spare, none := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, "0")); i == 0 || none == nil {
+			if none == nil {
+				spare.Close()
+			}
+			c.close(false)
+			return nil, fmt.Errorf("listening for the browser: %w", err)
 		}
 	}
 	return c, nil
@@ -245,10 +249,7 @@ func openBrowser(u *url.URL) error {
 	if u.Scheme != "https" && (u.Scheme != "http" || !isLocalName(u.Hostname())) || u.Host == "" || strings.ContainsAny(u.Host, "!\"$&'()*+,;<=>") {
 		return errors.New("only https addresses of a proper host, or http on this machine, are opened in a browser")
 	}
-	launcher := map[string][]string{"darwin": {"open"}, "windows": {"rundll32.exe", "url.dll,FileProtocolHandler"}}[runtime.GOOS]
-	if launcher == nil {
-		launcher = []string{"xdg-open"}
-	}
+	launcher := strings.Fields(cmp.Or(map[string]string{"darwin": "open", "windows": "rundll32.exe url.dll,FileProtocolHandler"}[runtime.GOOS], "xdg-open"))
 	cmd := exec.Command(launcher[0], append(launcher[1:], u.String())...) // re-serialised: no control characters, begins with http
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting the browser: %w", err)

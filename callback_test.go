@@ -554,6 +554,19 @@ func TestSquatter(t *testing.T) {
 	}()
 	port := mute.Addr().(*net.TCPAddr).Port
 	o := listenOptions{identity: "0123456789abcdef", host: "localhost", port: port, authTimeout: time.Second}
+	if six, err := net.Listen("tcp", "[::1]:0"); err == nil { // where the browser may look first
+		at := six.Addr().(*net.TCPAddr).Port
+		if c, err := listen(t.Context(), o, at, nil); err == nil {
+			t.Error("the port was shared with whoever has it at ::1")
+			c.close(false)
+		}
+		six.Close()
+		if c, err := listen(t.Context(), o, at, nil); err != nil {
+			t.Errorf("once it is free: %v", err)
+		} else {
+			c.close(false)
+		}
+	}
 	c, got, err := takePort(t.Context(), o, nil)
 	if err != nil || c == nil || got == port {
 		t.Fatalf("a port that is not derived from choice: %d, %v", got, err)

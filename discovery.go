@@ -229,13 +229,11 @@ func (a *authorizer) ask(ctx context.Context, what, method string, u *url.URL, h
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
 	}
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, nil, fmt.Errorf("%s at %s: the answer is larger than %d bytes", what, origin(u), tooLarge.Limit)
 	}
 	if err != nil {
-		var e *exchangeError
-		errors.As(connectionError(err, true), &e)
+		e, _ := errors.AsType[*exchangeError](connectionError(err, true))
 		return nil, nil, &signInError{err: fmt.Errorf("%s at %s: %w", what, origin(u), e), outage: e.fate != final}
 	}
 	a.log.Debug("sign-in", "step", what, "at", origin(u), "status", resp.StatusCode)

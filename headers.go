@@ -245,9 +245,8 @@ func (s *headerSource) run(ctx context.Context, header http.Header) (life time.D
 	cmd.WaitDelay = time.Second
 	var out output
 	cmd.Stdout = &out
-	err = cmd.Run()
-	if err = cmp.Or(context.Cause(ctx), err); err != nil {
-		return 0, fmt.Errorf("running --header-command: %w", err)
+	if err = cmd.Run(); err != nil {
+		return 0, fmt.Errorf("running --header-command: %w", cmp.Or(context.Cause(ctx), err))
 	}
 	for line := range strings.Lines(string(out.text)) {
 		if line = strings.TrimSpace(line); line == "" {
