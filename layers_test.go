@@ -66,7 +66,7 @@ var layers = []layer{
 // powers are the functions and variables that reach the machine. Only the layers that say so may use them.
 // The writing of files is told apart from reading by the constants for opening them.
 var powers = map[string]string{
-	"append": "os.OpenFile os.O_APPEND os.O_CREATE os.O_WRONLY os.Stat os.Rename", // Rename: a full log moves to .1
+	"append": "os.OpenFile os.O_APPEND os.O_CREATE os.O_WRONLY os.Stat os.Lstat os.Rename", // Rename: a full log moves to .1
 	"disk": "os.OpenRoot os.Root os.OpenFile os.OpenInRoot os.Mkdir os.MkdirAll os.MkdirTemp os.Chmod os.Lchown os.Chown os.Chtimes " +
 		"os.Remove os.RemoveAll os.Rename os.WriteFile os.Create os.CreateTemp os.Truncate os.Link os.Symlink os.Readlink " +
 		"os.ReadFile os.ReadDir os.Open os.Stat os.Lstat os.O_RDWR os.O_WRONLY os.O_CREATE os.O_EXCL os.O_TRUNC os.O_APPEND " +

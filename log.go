@@ -160,7 +160,7 @@ type appendFile struct {
 
 // openAppend makes the file if there is none. An error is a *usageError.
 func openAppend(path string, max int64) (*appendFile, error) {
-	if fi, err := os.Stat(path); err == nil && !fi.Mode().IsRegular() {
+	if fi, err := os.Lstat(path); err == nil && !fi.Mode().IsRegular() { // nor a link to what somebody else chose
 		return nil, &usageError{"opening " + path + ": not a regular file", "give the path of a file to append to"}
 	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)

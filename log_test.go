@@ -259,6 +259,15 @@ func TestAppendFile(t *testing.T) {
 	if _, err := openAppend(dir, 0); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("a folder as log file: %v", err)
 	}
+	link, own := filepath.Join(dir, "link"), filepath.Join(dir, "profile")
+	if err := os.WriteFile(own, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if os.Symlink(own, link) == nil { // by somebody who may write there
+		if _, err := openAppend(link, 0); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("a link as log file: %v", err)
+		}
+	}
 	if _, err := openAppend(filepath.Join(dir, "none", "log"), 0); err == nil {
 		t.Error("a file in a folder that is missing was opened")
 	}
