@@ -71,7 +71,7 @@ func (a *authorizer) poll(ctx context.Context, found, d *discovery, shown bool) 
 	}
 	name := a.file("discovery_state_device.json")
 	there := a.store.readJSON(name, d) == nil && d.Device != nil
-	switch late := there && !time.Now().Before(d.Device.Until); {
+	switch late := there && (!time.Now().Before(d.Device.Until) || time.Until(d.Device.Until) > personLimit); {
 	case shown && late:
 		return errors.New("the code was not entered in time")
 	case shown && (!there || d.Server.Issuer != found.Server.Issuer):
@@ -204,11 +204,11 @@ func (a *authorizer) pending() (newest time.Time) {
 		if begun && f.at.After(newest) {
 			newest = f.at
 		}
-		if time.Since(f.at) > personLimit && (begun || strings.HasPrefix(f.name, a.file("discovery_state_")) || strings.HasSuffix(f.name, ".tmp")) {
+		if time.Since(f.at).Abs() > personLimit && (begun || strings.HasPrefix(f.name, a.file("discovery_state_")) || strings.HasSuffix(f.name, ".tmp")) {
 			a.store.remove(f.name)
 		}
 	}
-	if time.Since(newest) > personLimit {
+	if time.Since(newest).Abs() > personLimit {
 		return time.Time{}
 	}
 	return newest

@@ -643,6 +643,33 @@ func TestDeviceCodeOfAnotherScope(t *testing.T) {
 	})
 }
 
+// A code that is good for years, as only a damaged store has it, keeps nobody waiting.
+func TestDeviceCodeForYears(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newMemWorld(t)
+		w.as.pendings = 1
+		ctx, end := context.WithCancel(t.Context())
+		a := w.instance(func(o *authOptions) { o.deviceCode = true })
+		go func() { <-w.hints; end() }()
+		if _, err := w.call(ctx, a); !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+		name, d, years := a.file("discovery_state_device.json"), new(discovery), time.Now().Add(10000*time.Hour)
+		if err := a.store.readJSON(name, d); err != nil {
+			t.Fatal(err)
+		}
+		d.Device.Until, d.Device.Next = years, years
+		if err := a.store.writeJSON(name, d); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		w.mustCall(w.instance(func(o *authOptions) { o.deviceCode = true }))
+		if took := time.Since(start); took > time.Minute {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // A code that somebody else got from another authorization server meanwhile is not asked for with our client secret.
 func TestDeviceCodeOfAnotherIssuer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -1125,7 +1152,16 @@ func TestForgetsLeftovers(t *testing.T) {
 	w := newWorld(t)
 	w.person()
 	a := w.instance(nil)
-	old := time.Now().Add(-personLimit - time.Second)
+	old, never := time.Now().Add(-personLimit-time.Second), time.Now().Add(1000*time.Hour) // by a clock that was set back since
+	if err := errors.Join(a.store.write(a.file("code_verifier_y.txt"), []byte("x")), a.store.root.Chtimes(a.file("code_verifier_y.txt"), never, never)); err != nil {
+		t.Fatal(err)
+	}
+	if newest := a.pending(); !newest.IsZero() {
+		t.Errorf("a sign-in was begun in the future, at %v", newest)
+	}
+	if _, err := a.store.read(a.file("code_verifier_y.txt")); err == nil {
+		t.Error("what is from the future stays")
+	}
 	for name, left := range map[string]bool{"tokens.json.1.x.tmp": false, "code_verifier_x.txt": false, "discovery_state_x.json": false, "debug.log": true, "handshake.json": true} {
 		if err := errors.Join(a.store.write(a.file(name), []byte("x")), a.store.root.Chtimes(a.file(name), old, old)); err != nil {
 			t.Fatal(err)
