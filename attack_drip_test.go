@@ -24,6 +24,7 @@ type dripper struct {
 	r    *http.Request
 	on   func() bool
 	sent *atomic.Bool // a byte was, alone
+	rest time.Duration
 }
 
 func (d *dripper) Unwrap() http.ResponseWriter { return d.ResponseWriter }
@@ -40,7 +41,7 @@ func (d *dripper) Write(b []byte) (int, error) {
 		http.NewResponseController(d.ResponseWriter).Flush()
 		d.sent.Store(true)
 		select {
-		case <-time.After(*dripPause):
+		case <-time.After(d.rest):
 		case <-d.r.Context().Done():
 			return i, d.r.Context().Err()
 		}
@@ -111,7 +112,7 @@ func TestAttackDrip(t *testing.T) {
 					stream := r.Method == http.MethodGet || r.Header.Get("Mcp-Method") == "subscriptions/listen"
 					body, _ := io.ReadAll(r.Body)
 					r.Body = io.NopCloser(bytes.NewReader(body))
-					d := &dripper{w, r, on.Load, &dripped}
+					d := &dripper{w, r, on.Load, &dripped, *dripPause}
 					switch called := bytes.Contains(body, []byte(`"slow"`)); {
 					case what == "an answer with its headers" && called:
 						dripped.Store(true)
@@ -191,7 +192,7 @@ func TestAttackDrip(t *testing.T) {
 			got := padded(t, env, func(w *signInWorld) {
 				slowly := func(h http.Handler) http.HandlerFunc {
 					return func(rw http.ResponseWriter, r *http.Request) {
-						h.ServeHTTP(&dripper{rw, r, func() bool { return true }, new(atomic.Bool)}, r)
+						h.ServeHTTP(&dripper{rw, r, func() bool { return true }, new(atomic.Bool), *dripPause}, r)
 					}
 				}
 				switch path {

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -410,6 +411,29 @@ func TestAttackSlow(t *testing.T) {
 			})
 		})
 	}
+	t.Run("HTTP+SSE", func(t *testing.T) { // the one stream is slow, but alive, though a ping waits behind what comes
+		synctest.Test(t, func(t *testing.T) {
+			n := newMemNet()
+			s := &fakeServer{kind: fakeSSE}
+			s.start(t, n.listen("unused:80"))
+			var on, sent atomic.Bool
+			memServe(t, n, "mcp.test:80", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s.ServeHTTP(&dripper{w, r, on.Load, &sent, time.Second}, r)
+			}))
+			h := newQuietHost(t, n, testOptions())
+			h.hello()
+			h.list() // so that the server is known to answer at once
+			time.Sleep(10 * time.Second)
+			id := h.call("slow", `"key":"k","ms":5000`)
+			time.Sleep(2 * time.Second)
+			h.list()
+			on.Store(true)
+			if got := h.answer(id, 10*time.Minute); !strings.Contains(got, `"result"`) {
+				t.Errorf("the slow one is answered %s", got)
+			}
+			on.Store(false)
+		})
+	})
 	t.Run("metadata", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := newMemWorld(t)

@@ -169,8 +169,8 @@ func (b *bridge) watch(now time.Time) {
 			oldest = c.sentAt
 		}
 	}
-	if p := b.probing; p != nil { // a server that had no call of ours before it is not busy with one
-		if now.Sub(p.sentAt) >= probeTimeout && (b.chatty || !oldest.Before(p.sentAt) || quiet >= deadSilence) {
+	if p := b.probing; p != nil { // a server that had no call of ours before it is not busy with one, and where bytes flow it may wait behind them
+		if now.Sub(p.sentAt) >= probeTimeout && quiet >= 2*time.Second && (b.chatty || !oldest.Before(p.sentAt) || quiet >= deadSilence) {
 			b.dead()
 		}
 		return
