@@ -21,6 +21,7 @@ type offence struct {
 	// Either messages in place of the response, in which %ID% is its id and %OK% is it as it should be; or an answer
 	// outside of JSON-RPC.
 	says   []string
+	stream string // or what an event stream holds before it
 	answer func(w http.ResponseWriter, r *http.Request, m fakeRequest)
 
 	// What the call is answered: a regular expression. Where a message on a stream that belongs to no single call cannot be
@@ -33,24 +34,28 @@ func offences(elsewhere string) []offence {
 	const unclear, refused, bad = `-31002`, `-31004`, `-31005|-31002`
 	const ok = `"result"`
 	escapes := `\u001b]0;owned\u0007\u001b[2J\r\nmcp-redial: error: forged`
-	nested := strings.Repeat("[", 1<<18)
+	nested := strings.Repeat("[", 1<<20)
 	many := make([]string, 3000)
 	for i := range many {
 		many[i] = fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"ping"}`, i)
+	}
+	var ids strings.Builder
+	for i := range 10_000 {
+		fmt.Fprintf(&ids, "id: %01000d\nretry: 1\ndata: "+noteLine+"\n\n", i, "x")
 	}
 	redirect := func(code int, to string) func(http.ResponseWriter, *http.Request, fakeRequest) {
 		return answerStatus(code, "Location", to)
 	}
 	return []offence{
 		{name: "half a message", says: []string{`{"jsonrpc":"2.0","id":%ID%,"result":`}, want: bad, sse: ok},
-		{name: "an open bracket a quarter of a million times", says: []string{`{"jsonrpc":"2.0","id":%ID%,"result":` + nested + `}`}, want: bad, sse: ok},
-		{name: "as many that are closed", says: []string{`{"jsonrpc":"2.0","id":%ID%,"result":` + nested + strings.Repeat("]", 1<<18) + `}`}, want: bad, sse: ok},
+		{name: "an open bracket a million times", says: []string{`{"jsonrpc":"2.0","id":%ID%,"result":` + nested + `}`}, want: bad, sse: ok},
+		{name: "as many that are closed", says: []string{`{"jsonrpc":"2.0","id":%ID%,"result":` + nested + strings.Repeat("]", 1<<20) + `}`}, want: bad, sse: ok},
 		{name: "an id twice", says: []string{`{"jsonrpc":"2.0","id":%ID%,"id":"other","result":{}}`}, want: bad, sse: ok},
 		{name: "an id in another case", says: []string{`{"jsonrpc":"2.0","id":%ID%,"ID":"other","result":{}}`}, want: bad, sse: ok},
 		{name: "result and error", says: []string{`{"jsonrpc":"2.0","id":%ID%,"result":{},"error":{"code":1,"message":""}}`}, want: bad, sse: ok},
 		{name: "raw control characters", says: []string{`{"jsonrpc":"2.0","id":%ID%,"result":{"a":"` + "\x1b[2J\x07" + `"}}`}, want: bad, sse: ok},
 		{name: "no array that may be", says: []string{`[]`}, want: bad, sse: ok},
-		{name: "more than a message may have", says: []string{`{"jsonrpc":"2.0","id":%ID%,"result":{"a":"` + strings.Repeat("a", 1<<20) + `"}}`}, want: `-31006`, sse: `-31006|-31002`},
+		{name: "more than a message may have", says: []string{`{"jsonrpc":"2.0","id":%ID%,"result":{"a":"` + strings.Repeat("a", 1<<22) + `"}}`}, want: `-31006`, sse: `-31006|-31002`},
 		{name: "escape sequences", says: []string{`{"jsonrpc":"2.0","id":%ID%,"error":{"code":-32000,"message":"` + escapes + `"}}`}, want: `-32000`},
 		{name: "bytes that are no UTF-8", says: []string{`{"jsonrpc":"2.0","id":%ID%,"result":{"a":"` + "\xff\xfe" + `"}}`}, want: ok},
 		{name: "two answers", says: []string{"%OK%", `{"jsonrpc":"2.0","id":%ID%,"result":{"second":true}}`}, want: ok},
@@ -73,7 +78,10 @@ func offences(elsewhere string) []offence {
 			}
 			w.WriteHeader(http.StatusOK)
 		}, want: unclear, sse: unclear + "|" + ok},
+		{name: "a stream that is compressed", answer: answerWith(200, eventStream, strings.Repeat("\x1f\x8b", 1<<19), "Content-Encoding", "gzip"), want: refused, sse: refused + "|" + ok},
 		{name: "a challenge that points into the cloud", answer: answerStatus(401, "WWW-Authenticate", `Bearer resource_metadata="http://169.254.169.254/latest/", scope="\"`), want: `-31003`, sse: `-31003|` + ok},
+		{name: "ten thousand event ids", stream: ids.String(), want: ok},
+		{name: "a retry without end", stream: "retry: " + strings.Repeat("9", 300) + "\nid: 1\ndata:\n\n", want: ok},
 		{name: "one for more scope, into the network", answer: answerStatus(403, "WWW-Authenticate", `Bearer error="insufficient_scope", resource_metadata="https://10.0.0.1/x"`), want: `-31003`, sse: `-31003|` + ok},
 	}
 }
@@ -95,11 +103,18 @@ func TestAttackEverywhere(t *testing.T) {
 			l := onLoopback(t)
 			s.start(t, l)
 			dir, args := records(t)
-			v := attack(t, env, append(args, "http://"+l.Addr().String()+"/mcp", "--max-message-size", "1MiB", "--no-browser", fmt.Sprint(freePort(t)))...)
+			v := attack(t, env, append(args, "http://"+l.Addr().String()+"/mcp", "--max-message-size", "4MiB", "--no-browser", fmt.Sprint(freePort(t)))...)
 			v.hello()
 			for _, o := range offences(other.URL) {
 				f := fault{on: "add", act: true, answer: o.answer, times: 10}
-				if o.says != nil {
+				switch {
+				case o.stream != "" && !s.streams && s.kind != fakeSSE: // it is free to answer so
+					f.answer = answerWith(200, eventStream, o.stream+"data: "+`{"jsonrpc":"2.0","id":%ID%,"result":{"resultType":"complete","content":[]}}`+"\n\n")
+				case o.stream != "":
+					f.edit = func(good []byte) [][]byte {
+						return [][]byte{[]byte(fmt.Sprintf(noteLine, "x") + "\n\n" + strings.TrimSuffix(o.stream, "\n\n")), good}
+					}
+				case o.says != nil:
 					f.edit = func(good []byte) (out [][]byte) {
 						says := o.says
 						if o.sse == `"result"` && s.kind == fakeSSE {
@@ -135,6 +150,9 @@ func TestAttackEverywhere(t *testing.T) {
 			v.wantPeak(64)
 			if code := v.end(); code != 0 {
 				t.Errorf("exit %d", code)
+			}
+			if n := strings.Count(v.stdout(), `"data":"x"`); n < 1000 && s.kind != fakeStateless { // there nobody has asked for log messages
+				t.Errorf("%d of the events with ids have arrived", n)
 			}
 			answers := map[string]int{}
 			for line := range strings.Lines(v.stdout()) {

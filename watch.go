@@ -169,7 +169,7 @@ func (b *bridge) watch(now time.Time) {
 			oldest = c.sentAt
 		}
 	}
-	if p := b.probing; p != nil { // a server that had no call of ours before it is not busy with one, and where bytes flow it may wait behind them
+	if p := b.probing; p != nil { // a server that had no call of ours before it is not busy with one; and it may wait behind bytes that flow
 		if now.Sub(p.sentAt) >= probeTimeout && quiet >= 2*time.Second && (b.chatty || !oldest.Before(p.sentAt) || quiet >= deadSilence) {
 			b.dead()
 		}
