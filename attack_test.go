@@ -99,8 +99,7 @@ func attack(t *testing.T, env []string, args ...string) *victim {
 	wg.Go(func() {
 		r := bufio.NewReader(out)
 		for {
-			v.deaf.Lock()
-			v.deaf.Unlock()
+			v.hearing()
 			line, err := r.ReadString('\n')
 			if err != nil {
 				close(v.lines)
@@ -139,6 +138,7 @@ func attack(t *testing.T, env []string, args ...string) *victim {
 	return v
 }
 
+func (v *victim) hearing()       { v.deaf.Lock(); defer v.deaf.Unlock() } // waits until the test reads standard output
 func (v *victim) stderr() string { v.mu.Lock(); defer v.mu.Unlock(); return v.errs.String() }
 func (v *victim) stdout() string { v.mu.Lock(); defer v.mu.Unlock(); return v.outs.String() }
 
