@@ -660,6 +660,16 @@ func FuzzRedirectQuery(f *testing.F) {
 		if ours, err := a.complete(t.Context(), q); ours || err == nil {
 			t.Errorf("%q was taken for an answer", query)
 		}
+		if q.Del("state"); q.Has("error") || !q.Has("code") { // an answer that was waited for, and is none
+			d := &discovery{Server: serverMetadata{Issuer: "https://as.example"}}
+			if err := errors.Join(s.write(a.file("code_verifier_known.txt"), []byte("v")), s.writeJSON(a.file("discovery_state_known.json"), d)); err != nil {
+				t.Fatal(err)
+			}
+			q.Set("state", "known")
+			if _, err := a.complete(t.Context(), q); err == nil {
+				t.Errorf("%q was taken for a success", query)
+			}
+		}
 	})
 }
 
