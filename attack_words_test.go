@@ -141,6 +141,51 @@ func TestAttackEscapes(t *testing.T) {
 	}
 }
 
+// What only the log keeps from the terminal: a proxy's answer that net/http quotes as it stands, and the address at which
+// an authorization server wants a code to be entered.
+func TestAttackEscapesElsewhere(t *testing.T) {
+	harmless := func(t *testing.T, v *victim, dir string) {
+		t.Helper()
+		for line := range strings.Lines(v.stderr() + everything(t, dir)) {
+			if strings.ContainsFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("written is %q", line)
+			}
+		}
+	}
+	t.Run("proxy", func(t *testing.T) {
+		l := onLoopback(t)
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c.Read(make([]byte, 4096))
+				io.WriteString(c, "HTTP/1.1 200 OK\r\n\x1b[2Jowned\u202e\r\n\r\n")
+				c.Close()
+			}
+		}()
+		dir, args := records(t)
+		v := attack(t, nil, append(args, "https://mcp.example/mcp", "--proxy", "http://"+l.Addr().String(), "--hold-timeout", "1s", "--max-retries", "1")...)
+		v.say(`{"jsonrpc":"2.0","id":1,"method":"tools/list"}`)
+		v.tells(`owned`)
+		v.answer("1")
+		v.end()
+		harmless(t, v, dir)
+	})
+	t.Run("device code", func(t *testing.T) {
+		w := newWorld(t)
+		w.as.device = map[string]any{"verification_uri": w.as.issuer + "/device?\u202eowned\u0085"}
+		dir, args := records(t)
+		v := attack(t, nil, append(args, "--device-code", w.server.url, fmt.Sprint(freePort(t)))...)
+		v.say(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":` + victimHello + `}`)
+		v.tells(`owned`)
+		v.end()
+		harmless(t, v, dir)
+	})
+}
+
 // One secret of each kind is planted, a sign-in made, and everything done that can go wrong. Then everything that the
 // program wrote, in any mode, is searched; only the stored credentials may hold any, and the person's address
 // what belongs there.

@@ -106,7 +106,7 @@ func TestDocumentedCommands(t *testing.T) {
 		case strings.HasPrefix(rest, "go test -") && words[len(words)-1] == ".":
 			for i, w := range words[2:] {
 				value := strings.Trim(words[min(i+3, len(words)-1)], "'")
-				if strings.HasPrefix(w, "-") && !slices.Contains(append(flags, "-v", "-run", "-timeout", "-fuzz", "-fuzztime"), w) {
+				if strings.HasPrefix(w, "-") && !slices.Contains(append(flags, "-v", "-run", "-parallel", "-timeout", "-fuzz", "-fuzztime"), w) {
 					return "there is no flag " + w
 				}
 				if pattern, err := regexp.Compile(value); (w == "-run" || w == "-fuzz") && value != "^$" && (err != nil || !slices.ContainsFunc(tests, pattern.MatchString)) {
