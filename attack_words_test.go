@@ -313,6 +313,75 @@ func TestAttackSecrets(t *testing.T) {
 	}
 }
 
+// The secrets of other ways in: what a header file and a header command hold, a proxy's password, the address of a session
+// on HTTP+SSE. Everything goes wrong that can, and nothing of them is written.
+func TestAttackSecretsElsewhere(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the header command is a shell script")
+	}
+	for _, kind := range []fakeKind{fakeStreamable, fakeSSE, fakeStateless} {
+		t.Run(fmt.Sprint(kind), func(t *testing.T) {
+			t.Parallel()
+			s := &fakeServer{kind: kind, streams: true, ids: true, endpoint: "/messages?sessionId=%s&key=planted-endpoint"}
+			var shown atomic.Int64 // requests that carried all
+			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("X-File") == "planted-file" && r.Header.Get("X-Command") == "planted-command" && r.Header.Get("Proxy-Authorization") != "" {
+					shown.Add(1)
+				}
+				s.ServeHTTP(w, r)
+			}))
+			s.start(t, onLoopback(t))
+			t.Cleanup(func() { front.CloseClientConnections(); front.Close() })
+			dir, args := records(t)
+			given := t.TempDir()
+			for name, text := range map[string]string{"headers": "X-File: planted-file\n", "proxy": "user:planted-password\n", "command": "#!/bin/sh\necho 'X-Command: planted-command'\n"} {
+				if err := os.WriteFile(filepath.Join(given, name), []byte(text), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			args = append(args, "http://mcp.example/mcp?key=planted-query", "--allow-http", "--proxy", front.URL, "--proxy-auth-file", filepath.Join(given, "proxy"),
+				"--header-file", filepath.Join(given, "headers"), "--header-command", filepath.Join(given, "command"), "--hold-timeout", "1s", "--transport",
+				map[bool]string{true: "sse-only", false: "http-only"}[kind == fakeSSE])
+			v := attack(t, []string{"PATH=/usr/bin:/bin"}, args...)
+			v.hello()
+			v.ask("tools/list", "{}")
+			for i, f := range []fault{{on: "add", act: true}, {on: "add", answer: answerStatus(500)}, {on: "add", answer: answerStatus(407)}, {on: "add", answer: answerStatus(401)},
+				{on: "add", answer: answerStatus(302, "Location", "http://elsewhere.example/planted-location")}, {on: "add", answer: answerWith(400, "text/planted-type", "planted-body")}} {
+				s.fail(f)
+				v.ask("tools/call", fmt.Sprintf(`{"name":"add","arguments":{"key":"planted-argument-%d"}}`, i))
+				s.heal()
+			}
+			s.restart()
+			for range 3 {
+				v.ask("tools/list", "{}")
+			}
+			front.Listener.Close() // the proxy itself is away
+			front.CloseClientConnections()
+			v.ask("tools/list", "{}")
+			v.end()
+			if shown.Load() == 0 {
+				t.Error("the secrets were not used")
+			}
+			all := map[string]string{"standard error": v.stderr(), "the records": everything(t, dir), "the store": everything(t, v.home)}
+			for where, text := range all {
+				for line := range strings.Lines(text) {
+					if strings.Contains(strings.ReplaceAll(line, "planted-type", ""), "planted") {
+						t.Errorf("%s: %s", where, line)
+					}
+				}
+			}
+			for line := range strings.Lines(v.stdout()) {
+				if !strings.Contains(line, `"result"`) && strings.Contains(strings.ReplaceAll(line, "planted-type", ""), "planted") {
+					t.Errorf("standard output: %s", line)
+				}
+			}
+			if len(all["the records"]) < 500 {
+				t.Errorf("hardly anything was recorded:\n%s", all["the records"])
+			}
+		})
+	}
+}
+
 // Whatever an authorization server names, the browser gets one argument, an address of the web; and nobody gets
 // contacted on this machine's behalf who is not meant to be.
 func TestAttackSignIn(t *testing.T) {
