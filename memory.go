@@ -85,6 +85,7 @@ const (
 	readPiece = 16 << 10  // bytes of a body of unknown size that are read at once
 	linePiece = 128 << 10 // of a line
 	mostPiece = 1 << 20   // in one piece of a pile
+	large     = 4 << 20   // of a message that takes the place of the one before
 )
 
 // A pile is a message being put together of parts. It grows by pieces, which are joined when the message is whole:
@@ -101,7 +102,7 @@ type pile struct {
 // collect makes room for a message of size bytes: one that is large takes the place of the one before, which nobody
 // holds any more. Fresh pages cost more than all that is done with their bytes, and stay.
 func collect(size int) {
-	if size >= 4*mostPiece {
+	if size >= large {
 		runtime.GC()
 	}
 }
@@ -120,6 +121,9 @@ func (p *pile) add(ctx context.Context, b []byte) error {
 		i++
 	}
 	p.pieces[i] = append(p.pieces[i], b...)
+	if p.size < large {
+		collect(p.size + len(b))
+	}
 	p.size += len(b)
 	return nil
 }
