@@ -150,6 +150,29 @@ func TestRobustFullDisk(t *testing.T) {
 	}
 }
 
+// In a home that is read only everything works but remembering, and that is said.
+func TestRobustReadOnlyHome(t *testing.T) {
+	program, _ := strings.CutPrefix(shipped(t)[0], "PROGRAM=")
+	unshare, err := exec.LookPath("unshare")
+	if err != nil || exec.Command(unshare, "-m", "mount", "-t", "tmpfs", "none", t.TempDir()).Run() != nil {
+		t.Skip("no file system of its own can be mounted here")
+	}
+	for _, folder := range []string{":", `mkdir -m 700 "$HOME/` + storeFolder + `"`} { // there was never a store, and there is one
+		v := attack(t, []string{"PROGRAM=" + unshare, "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "-m", "sh", "-c",
+			`mount -t tmpfs none "$HOME" && `+folder+` && mount -o remount,ro "$HOME"; exec "$@"`, "sh", program, answering(t))
+		v.hello()
+		if got := v.ask("tools/list", "{}"); !strings.Contains(got, `"result"`) {
+			t.Errorf("answered %s", got)
+		}
+		if folder == ":" {
+			v.tells("nothing will be stored")
+		}
+		if code := v.end(); code != 0 {
+			t.Errorf("exit %d\n%s", code, v.stderr())
+		}
+	}
+}
+
 func stop(t *testing.T, p *os.Process)   { signalTo(t, p, syscall.SIGSTOP) }
 func resume(t *testing.T, p *os.Process) { signalTo(t, p, syscall.SIGCONT) }
 
