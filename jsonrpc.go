@@ -84,7 +84,7 @@ func scanText(line []byte, own bool) (message, error) {
 	end := stepper{line, own}.all(envelope.add, inner.add)
 
 	var m message
-	token, start := envelope.found, skipSpace(line, 0)
+	token, start := envelope.found, stepper{b: line}.space(0)
 	odd := slices.Contains(envelope.odd[:], true)
 	outcomes := min(len(token[method]), 1) + min(len(token[result]), 1) + min(len(token[failure]), 1) // each says what kind it is
 	m.idAt = max(envelope.at[id]-start, 0)
@@ -263,8 +263,6 @@ func at(b []byte, i int) byte {
 	}
 	return 0
 }
-
-func skipSpace(b []byte, i int) int { return stepper{b: b}.space(i) }
 
 func (s stepper) space(i int) int {
 	if i < len(s.b) && s.b[i] > ' ' {
@@ -462,7 +460,7 @@ func plainFrom(x, stop uint64) int {
 func plain(c byte) bool { return c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' }
 
 // isBatch says whether text, if it is JSON at all, is an array.
-func isBatch(text []byte) bool { return at(text, skipSpace(text, 0)) == '[' }
+func isBatch(text []byte) bool { return at(text, stepper{b: text}.space(0)) == '[' }
 
 // scanAll reads one message, or an array of messages (MCP 2025-03-26, base protocol, Batching). bad has a
 // *badMessage for each element that is none, or one for the whole: not valid, empty, or more than maxBatch

@@ -93,6 +93,7 @@ const (
 
 const (
 	quickSpread = 250 * time.Millisecond // a first redial comes within it
+	resumeFloor = 100 * time.Millisecond // between resumptions of a stream, however soon the server wants the next
 	quickLosses = 5                      // so many losses within quickWindow redial at once
 	quickWindow = 10 * time.Second
 	health      = 10 * time.Second // of it, and the failures are forgotten
@@ -675,7 +676,7 @@ func (b *bridge) suspect(c *call, e *exchangeError) {
 	}
 }
 
-// resume continues the cut stream of a call from its cursor: exactly when the server says, else under the backoff.
+// resume continues the cut stream of a call from its cursor: when the server says, else under the backoff.
 // Too many resumptions without an event, and none possible for as long as calls are held, end the hope for an answer.
 func (b *bridge) resume(c *call, e *exchangeError) {
 	c.resumes++
@@ -694,7 +695,7 @@ func (b *bridge) resume(c *call, e *exchangeError) {
 		pause += min(b.pause(c.resumes), left)
 	}
 	b.log.Debug("resuming a stream", "server", b.server)
-	b.listen(&exchange{s: c.sess, c: c, resume: true}, c.after, pause)
+	b.listen(&exchange{s: c.sess, c: c, resume: true}, c.after, max(pause, resumeFloor))
 }
 
 // pause is how long to wait before the nth try in a row: a moment at first, then the backoff.
