@@ -128,6 +128,21 @@ func (p *pile) add(ctx context.Context, b []byte) error {
 	return nil
 }
 
+// addValid is add for text that is not UTF-8: what takes the place of its invalid parts is longer, and is charged and
+// bounded while it grows.
+func (p *pile) addValid(ctx context.Context, b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), readPiece)
+		for end := min(len(b), n+utf8.UTFMax-1); n < end && !utf8.RuneStart(b[n]); n++ { // a character stays whole
+		}
+		if err := p.add(ctx, validUTF8(b[:n])); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
 // take returns the message, and what it is charged. The pile is empty again.
 func (p *pile) take() (b []byte, c charge) {
 	if len(p.pieces) == 1 { // as most have

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -416,5 +417,31 @@ func BenchmarkReadAll(b *testing.B) {
 				}
 			})
 		}
+	}
+}
+
+// TestAddValid cuts text anywhere and gets what validUTF8 makes of the whole, and makes no more of it than is allowed.
+func TestAddValid(t *testing.T) {
+	for shift := range 8 {
+		text := []byte(strings.Repeat("x", shift) + strings.Repeat("é€😀\xff\xe2\x82\xf0\x9f\x98\x80\x80\x80\xc3", 5000))
+		mem := newBudget(1<<20, 1<<20)
+		p := pile{mem: mem, max: 1 << 20, urgent: true}
+		if err := p.addValid(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+		got, c := p.take()
+		if want := validUTF8(text); !bytes.Equal(got, want) || c.bytes != len(want) {
+			t.Errorf("after %d: %d bytes, %d charged, want %d", shift, len(got), c.bytes, len(want))
+		}
+	}
+	const most = 8 << 20
+	bad := bytes.Repeat([]byte{0xff}, most)
+	p := pile{mem: newBudget(2*most, most), max: most, urgent: true}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := p.addValid(t.Context(), bad)
+	runtime.ReadMemStats(&after)
+	if made := after.TotalAlloc - before.TotalAlloc; err != errTooLarge || p.charge.bytes > most || p.size < most-3*readPiece || made > 8*most {
+		t.Errorf("%v: %d bytes, %d charged, %d allocated", err, p.size, p.charge.bytes, made)
 	}
 }

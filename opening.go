@@ -87,8 +87,7 @@ func (b *bridge) greet() {
 	s, first, began := b.sess, b.oldest(), b.begun
 	switch {
 	case s.established || s.kind == kindStateless:
-		method, params := b.knock(first)
-		knock := newRequest(b.newID(), method, params)
+		knock := b.knock(first)
 		if first != nil && first.m.method == "server/discover" {
 			knock = first.m.keep()
 		}
@@ -116,11 +115,11 @@ func (b *bridge) greet() {
 }
 
 // knock is the request that any server of the session's era answers; like is what it takes its metadata from.
-func (b *bridge) knock(like *call) (method string, params json.RawMessage) {
+func (b *bridge) knock(like *call) message {
 	if b.sess.kind == kindStateless {
-		return "server/discover", set([]byte("{}"), modernMeta(like), "_meta")
+		return newRequest(b.newID(), "server/discover", set([]byte("{}"), modernMeta(like), "_meta"))
 	}
-	return "ping", nil
+	return newRequest(b.newID(), "ping", nil)
 }
 
 // welcomed takes what became of initialize.

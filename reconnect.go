@@ -372,11 +372,6 @@ func (b *bridge) send(c *call) {
 	b.fly(x, b.audited(c, func(ctx context.Context, recv receive) error { return s.t.post(ctx, m, &x.p, recv) }))
 }
 
-// ask sends a request of the bridge's own.
-func (b *bridge) ask(method string, params json.RawMessage, then func(message, *exchangeError)) {
-	b.send(&call{m: newRequest(b.newID(), method, params), then: then})
-}
-
 // mayRepeat says whether c may be sent again although an earlier sending may have been acted on.
 func (b *bridge) mayRepeat(c *call) bool {
 	switch {
@@ -489,11 +484,10 @@ func (b *bridge) reply(c *call, m message) {
 		return
 	case (b.kind != kindStateless || b.tr != nil) && c.sess == b.sess && !c.gone && b.doubtful(m):
 		c.doubt = &m
-		method, params := b.knock(nil)
-		b.ask(method, params, func(pong message, e *exchangeError) {
+		b.send(&call{m: b.knock(nil), then: func(pong message, e *exchangeError) {
 			b.mem.free(pong.charge)
 			b.verified(c, m, e != nil && e.fate == gone || b.doubtful(pong) || b.tr != nil && pong.failed)
-		})
+		}})
 		return
 	case m.failed && c.m.method == "server/discover" && b.tr == nil && b.protocol != "modern" && !isModernError(errorCode(m.raw)):
 		b.mem.free(m.charge) // it knew 2026-07-28 once

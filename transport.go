@@ -332,7 +332,8 @@ func (w *wire) hand(ctx context.Context, data []byte, c charge, recv receive) er
 	if len(bad) > 0 && !utf8.Valid(data) { // servers do send it, inside strings
 		w.mem.free(c)
 		p := pile{mem: w.mem, max: w.max, urgent: true}
-		if err := p.add(ctx, validUTF8(data)); err != nil { // it may be longer
+		if err := p.addValid(ctx, data); err != nil {
+			p.drop()
 			return readError(ctx, err, "", 0)
 		}
 		data, c = p.take()

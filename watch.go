@@ -188,8 +188,7 @@ func (b *bridge) watch(now time.Time) {
 	if !due {
 		return
 	}
-	method, params := b.knock(nil)
-	p := &call{m: newRequest(b.newID(), method, params)}
+	p := &call{m: b.knock(nil)}
 	p.then = func(m message, e *exchangeError) {
 		b.mem.free(m.charge)
 		b.probed(p, e)
