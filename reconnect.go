@@ -577,8 +577,8 @@ func (b *bridge) over(x *exchange, err error) {
 // reply is the JSON-RPC answer that came with an error status, or no message.
 func (e *exchangeError) reply() message {
 	if e != nil {
-		if m, err := scanText(validUTF8(bytes.Clone(e.body)), true); err == nil && m.kind == response {
-			return m
+		if ms, bad := scanAll(validUTF8(bytes.Clone(e.body)), true); len(bad) == 0 && ms[0].kind == response {
+			return ms[0]
 		}
 	}
 	return message{}

@@ -159,7 +159,7 @@ func TestRobustReadOnlyHome(t *testing.T) {
 	}
 	for _, folder := range []string{":", `mkdir -m 700 "$HOME/` + storeFolder + `"`} { // there was never a store, and there is one
 		v := attack(t, []string{"PROGRAM=" + unshare, "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "-m", "sh", "-c",
-			`mount -t tmpfs none "$HOME" && `+folder+` && mount -o remount,ro "$HOME"; exec "$@"`, "sh", program, answering(t))
+			`mount -t tmpfs none "$HOME" && `+folder+` && mount -o remount,ro "$HOME" || exit 9; exec "$@"`, "sh", program, answering(t))
 		v.hello()
 		if got := v.ask("tools/list", "{}"); !strings.Contains(got, `"result"`) {
 			t.Errorf("answered %s", got)
