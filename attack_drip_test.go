@@ -89,22 +89,14 @@ func (v *victim) awaited(id string) string {
 // error while it still makes sense.
 func TestAttackDrip(t *testing.T) {
 	env := shipped(t)
-	servers := map[string]func() *fakeServer{
-		"JSON":                    func() *fakeServer { return &fakeServer{noStream: true} },
-		"event streams":           func() *fakeServer { return &fakeServer{streams: true, ids: true} },
-		"HTTP+SSE":                func() *fakeServer { return &fakeServer{kind: fakeSSE} },
-		"2026-07-28, JSON":        func() *fakeServer { return &fakeServer{kind: fakeStateless} },
-		"2026-07-28, its streams": func() *fakeServer { return &fakeServer{kind: fakeStateless, streams: true} },
-	}
 	const slow = `{"name":"add","arguments":{"key":"slow"}}`
-	for name, server := range servers {
-		for _, what := range []string{"the body of an answer", "an answer with its headers", "the stream that all share", "everything from the start"} {
+	for _, what := range []string{"the body of an answer", "an answer with its headers", "the stream that all share", "everything from the start"} {
+		for name, s := range fakeTransports(true) {
+			if what == "the stream that all share" && s.noStream {
+				continue
+			}
 			t.Run(name+"/"+what, func(t *testing.T) {
 				t.Parallel()
-				s := server()
-				if what == "the stream that all share" && s.noStream {
-					t.Skip("there is none")
-				}
 				s.start(t, onLoopback(t))
 				var on, dripped atomic.Bool
 				on.Store(what == "everything from the start")

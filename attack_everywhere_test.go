@@ -91,13 +91,7 @@ func TestAttackEverywhere(t *testing.T) {
 	var contacted atomic.Int64
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { contacted.Add(1) }))
 	t.Cleanup(other.Close)
-	for transport, s := range map[string]*fakeServer{
-		"JSON":                    {},
-		"event streams":           {streams: true},
-		"HTTP+SSE":                {kind: fakeSSE},
-		"2026-07-28, JSON":        {kind: fakeStateless},
-		"2026-07-28, its streams": {kind: fakeStateless, streams: true},
-	} {
+	for transport, s := range fakeTransports(false) {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
 			l := onLoopback(t)

@@ -17,13 +17,7 @@ import (
 func TestAttackRetryNever(t *testing.T) {
 	env := shipped(t)
 	const never = "retry: 999999999999999999999999\nid: 1\ndata:\n\n"
-	for name, s := range map[string]*fakeServer{
-		"JSON":                    {noStream: true},
-		"event streams":           {streams: true, ids: true},
-		"HTTP+SSE":                {kind: fakeSSE},
-		"2026-07-28, JSON":        {kind: fakeStateless},
-		"2026-07-28, its streams": {kind: fakeStateless, streams: true},
-	} {
+	for name, s := range fakeTransports(true) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := onLoopback(t)

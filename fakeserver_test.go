@@ -204,6 +204,18 @@ func (s *fakeServer) start(t testing.TB, l net.Listener) {
 	})
 }
 
+// fakeTransports has a server of each transport and revision that a bridge may meet. With resumable, one that answers with
+// streams numbers its events, and one that answers with JSON has no stream of its own.
+func fakeTransports(resumable bool) map[string]*fakeServer {
+	return map[string]*fakeServer{
+		"JSON":                    {noStream: resumable},
+		"event streams":           {streams: true, ids: resumable},
+		"HTTP+SSE":                {kind: fakeSSE},
+		"2026-07-28, JSON":        {kind: fakeStateless},
+		"2026-07-28, its streams": {kind: fakeStateless, streams: true},
+	}
+}
+
 // listen serves on one more listener of a server that was started; the result ends that and its connections.
 func (s *fakeServer) listen(l net.Listener) (stop func()) {
 	srv := &http.Server{Handler: s, BaseContext: func(net.Listener) context.Context { return s.base }}
