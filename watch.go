@@ -22,6 +22,7 @@ const (
 	openTimeout       = 30 * time.Second // for a hello, a knock or a step of the replay, in total silence
 	silence           = 10 * time.Second // with a call waiting: then probe
 	probeTimeout      = 10 * time.Second
+	flowing           = 2 * time.Second // no line is condemned on which bytes came so lately
 	deadSilence       = 5 * time.Minute // condemns a server that may be single-threaded and busy
 	tickEvery         = 250 * time.Millisecond
 	sleptJump         = 5 * time.Second // of the wall clock against the monotonic clock: the machine slept
@@ -170,7 +171,7 @@ func (b *bridge) watch(now time.Time) {
 		}
 	}
 	if p := b.probing; p != nil { // a server that had no call of ours before it is not busy with one; and it may wait behind bytes that flow
-		if now.Sub(p.sentAt) >= probeTimeout && quiet >= 2*time.Second && (b.chatty || !oldest.Before(p.sentAt) || quiet >= deadSilence) {
+		if now.Sub(p.sentAt) >= probeTimeout && quiet >= flowing && (b.chatty || !oldest.Before(p.sentAt) || quiet >= deadSilence) {
 			b.dead()
 		}
 		return
