@@ -92,6 +92,7 @@ func TestSecurityLimits(t *testing.T) {
 		{"an answer of an authorization server", bytes(maxMetadata)},
 		{"redirects in a row", fmt.Sprint(maxRedirects)},
 		{"an event's name or id", bytes(maxField)},
+		{"the address in an `endpoint` event", bytes(maxEndpoint)},
 		{"an error answer that is looked at", bytes(maxErrorBody)},
 		{"nesting of JSON", fmt.Sprint(maxDepth)},
 		{"a stored file", bytes(maxStoreFile)},

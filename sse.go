@@ -21,6 +21,7 @@ const (
 	minBuffer    = 4 << 10          // bytes a reader starts with: most streams are idle
 	maxBuffer    = 128 << 10        // bytes it goes on with; a line that is longer is taken in parts
 	maxField     = 4 << 10          // bytes of an event's name or id
+	maxEndpoint  = 64 << 10         // bytes of the address to post to
 	endpointWait = 10 * time.Second // from opening the stream to the endpoint event
 )
 
@@ -165,7 +166,6 @@ func (w *wire) events(ctx context.Context, body io.Reader, after string, recv re
 			err = w.hand(ctx, e.data, e.charge, recv)
 		} else if ok {
 			w.mem.free(e.charge)
-			e.data = validUTF8(e.data)
 			err = other(e)
 		}
 		if errors.As(err, new(*badMessage)) {
@@ -201,7 +201,7 @@ func (s *sse) listen(ctx context.Context, _ string, p *progress, opened func(), 
 			if e.name != "endpoint" || s.endpoint != nil {
 				return nil
 			}
-			if s.endpoint, err = endpoint(s.w.url, string(e.data)); err == nil && late.Stop() {
+			if s.endpoint, err = endpoint(s.w.url, string(validUTF8(e.data[:min(len(e.data), maxEndpoint+1)]))); err == nil && late.Stop() {
 				opened()
 			}
 			return err
@@ -218,7 +218,7 @@ func (s *sse) listen(ctx context.Context, _ string, p *progress, opened func(), 
 func endpoint(stream *url.URL, data string) (*url.URL, error) {
 	u, err := stream.Parse(strings.TrimSpace(data))
 	switch {
-	case err != nil:
+	case err != nil, len(data) > maxEndpoint:
 		return nil, &exchangeError{fate: final, err: errors.New("the server sent a malformed endpoint address")}
 	case origin(u) != origin(stream):
 		return nil, &exchangeError{fate: final, err: fmt.Errorf("the server wants messages posted to another origin, %s", clean(origin(u)))}

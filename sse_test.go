@@ -543,6 +543,8 @@ func TestEndpoint(t *testing.T) {
 		{"https://mcp.example.com\n.evil/", "", "malformed"},
 		{"http://[::1", "", "malformed"},
 		{"%zz", "", "malformed"},
+		{"/" + strings.Repeat("m", maxEndpoint-1), "https://mcp.example.com/" + strings.Repeat("m", maxEndpoint-1), ""},
+		{"/" + strings.Repeat("m", maxEndpoint), "", "malformed"},
 	}
 	u, err := url.Parse(stream)
 	if err != nil {
