@@ -177,8 +177,8 @@ func openAppend(path string, max int64) (*appendFile, error) {
 }
 
 func (a *appendFile) Write(line []byte) (int, error) {
-	if ours, err := a.f.Stat(); a.max > 0 && err == nil && ours.Size() > 0 && ours.Size()+int64(len(line)) > a.max {
-		a.f.Close() // Windows does not rename an open file
+	if ours, err := a.f.Stat(); err != nil || a.max > 0 && ours.Size() > 0 && ours.Size()+int64(len(line)) > a.max {
+		a.f.Close() // Windows does not rename an open file; where the next could not be opened, it is closed already
 		if now, err := os.Stat(a.path); err == nil && os.SameFile(ours, now) {
 			os.Rename(a.path, a.path+".1") // else another bridge was first
 		}

@@ -291,6 +291,39 @@ func TestAppendFileBound(t *testing.T) {
 	}
 }
 
+// TestAppendFileReopened holds that a log goes on once there is a way again to open its next file.
+func TestAppendFileReopened(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a folder is not closed by its mode there")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "log")
+	a, err := openAppend(path, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { a.f.Close() }()
+	io.WriteString(a, "1234567\n")
+	if err := os.Rename(path, path+".kept"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := io.WriteString(a, "lost\n"); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("a folder in the place of the next file: %v", err)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.WriteString(a, "again\n")
+	if got, _ := os.ReadFile(path); err != nil || string(got) != "again\n" {
+		t.Errorf("once the folder is gone the file has %q: %v", got, err)
+	}
+}
+
 func TestAudit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit")
 	a, err := newAuditLog(path)
