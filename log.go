@@ -259,12 +259,12 @@ func (h *lineHandler) WithAttrs(more []slog.Attr) slog.Handler {
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
 	attrs := slices.Clone(h.attrs)
 	r.Attrs(func(a slog.Attr) bool { attrs = append(attrs, a); return true })
-	lost := h.to.dropped.Load()
+	lost := h.to.dropped.Swap(0) // told by one line alone
 	if lost > 0 {
 		attrs = append(attrs, slog.Int64("lines_lost", lost))
 	}
-	if h.to.put(line{text: h.line(r, attrs)}) {
-		h.to.dropped.Add(-lost)
+	if !h.to.put(line{text: h.line(r, attrs)}) {
+		h.to.dropped.Add(lost)
 	}
 	return nil
 }

@@ -324,6 +324,23 @@ func TestAppendFileReopened(t *testing.T) {
 	}
 }
 
+// A chatty value logs a line of its own while it is being printed.
+type chatty struct{ log *slog.Logger }
+
+func (c chatty) LogValue() slog.Value { c.log.Info("beside"); return slog.StringValue("v") }
+
+// TestLinesLostOnce holds that lines that are made at the same time do not both tell of the same loss.
+func TestLinesLostOnce(t *testing.T) {
+	to := newSink(io.Discard)
+	defer to.close(time.Second)
+	log := slog.New(&lineHandler{to: to, max: levelPerson})
+	to.dropped.Store(5)
+	log.Info("outer", "value", chatty{log})
+	if left := to.dropped.Load(); left != 0 {
+		t.Errorf("after the loss of 5 lines was told, the next is told as %d more", left)
+	}
+}
+
 func TestAudit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit")
 	a, err := newAuditLog(path)
