@@ -83,7 +83,7 @@ func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer)
 	case "logout":
 		err = p.auth.logout(ctx)
 	default:
-		return p.serve(ctx, stdin, stdout)
+		err = p.serve(ctx, stdin, stdout)
 	}
 	if err != nil {
 		return complain(stderr, err)
@@ -112,8 +112,6 @@ type program struct {
 	store *store
 	auth  *authorizer
 	wire  *wire
-
-	stderr io.Writer
 }
 
 func newProgram(c *config, stdin *os.File, stderr io.Writer) (*program, error) {
@@ -124,7 +122,7 @@ func newProgram(c *config, stdin *os.File, stderr io.Writer) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &program{c: c, log: log, flush: flush, stderr: stderr}
+	p := &program{c: c, log: log, flush: flush}
 	for _, w := range c.warnings {
 		log.Warn(w)
 	}
@@ -171,13 +169,13 @@ func (p *program) signIn(ctx context.Context, challenge string, status int, wait
 	return p.auth.signIn(ctx, challenge, status, waiting)
 }
 
-// serve carries the client's line. A closed standard output ends it quietly.
-func (p *program) serve(ctx context.Context, stdin *os.File, stdout io.Writer) int {
+// serve carries the client's line. A closed standard output ends it quietly; an error is a *usageError.
+func (p *program) serve(ctx context.Context, stdin *os.File, stdout io.Writer) error {
 	o := p.c.bridge
 	if p.c.audit != "" {
 		audit, err := newAuditLog(p.c.audit)
 		if err != nil {
-			return complain(p.stderr, err)
+			return err
 		}
 		defer audit.close(time.Second)
 		o.audit = audit
@@ -195,7 +193,7 @@ func (p *program) serve(ctx context.Context, stdin *os.File, stdout io.Writer) i
 	b.run(ctx, stdin, stdout)
 	stop()
 	beside.Wait()
-	return 0
+	return nil
 }
 
 // version is that of the module, as the build recorded it.
