@@ -110,7 +110,7 @@ func (d *draft) flags() []flag {
 
 		{"", "", "Network", nil},
 		{"proxy", "URL", "use this http, https or socks5 proxy for everything, whatever the environment says", valid(&d.proxyURL, "a URL such as http://proxy.example.com:3128, of http, https or socks5", link("http https socks5 socks5h", ""))},
-		{"no-proxy", "", "use no proxy, whatever the environment says", none},
+		{"no-proxy", "", "use no proxy, whatever the environment says", is(&n.proxy, nil)},
 		{"enable-proxy", "", "accepted; the proxies of the environment are used anyway", none},
 		{"proxy-auth-file", "FILE", "one line user:password for the proxy", d.setProxyAuth},
 		{"ca-file", "FILE...", "PEM certificates to trust besides the system's", d.addRoots},
@@ -176,7 +176,8 @@ func parse(args []string, m machine) (*config, error) {
 		holdTimeout: 25 * time.Second, pingInterval: 30 * time.Second, autoReconnect: true, offlineStart: true,
 		maxMessage: 64 << 20, maxMemory: 256 << 20,
 	}
-	d.client.cookies, d.auth.authTimeout = true, 30*time.Second
+	d.client = clientOptions{cookies: true, proxy: m.proxy}
+	d.auth.authTimeout, d.auth.authorizeParams = 30*time.Second, map[string]string{}
 	d.table = d.flags()
 	if err := d.readPolicy(); err != nil {
 		return nil, err
@@ -557,23 +558,19 @@ func (d *draft) finishServer() error {
 		}
 	}
 	d.headers.getenv, d.gate.getenv = d.variable, d.variable
-	source, err := newHeaderSource(d.headers)
-	if err != nil {
+	var err error
+	if n.headers, err = newHeaderSource(d.headers); err != nil {
 		return err
 	}
-	gate, err := newHeaderSource(d.gate)
-	if err != nil {
+	if n.oauthHeaders, _, err = d.gate.written(); err != nil {
 		return err
 	}
-	n.server, n.headers, n.oauthHeaders = d.url, source, gate.set.Load().header
-	n.tls13 = d.tlsMin == "1.3"
+	n.server, n.tls13 = d.url, d.tlsMin == "1.3"
 	if d.given["proxy"] {
 		n.proxy = http.ProxyURL(urlOf(d.proxyURL))
-	} else if !d.given["no-proxy"] {
-		n.proxy = d.proxy
 	}
 	d.environmentRoots()
-	d.auth.server, d.auth.headers = d.url, source.typed
+	d.auth.server, d.auth.headers = d.url, n.headers.typed
 	var info map[string]any
 	if d.auth.staticInfo != nil && json.Unmarshal(d.auth.staticInfo, &info) == nil {
 		for key, value := range info {
@@ -718,12 +715,10 @@ func jsonObject(m *json.RawMessage) func(string) error {
 	return func(v string) (err error) {
 		*m = json.RawMessage(v)
 		if path, isFile := strings.CutPrefix(v, "@"); isFile {
-			if *m, err = load(path); err != nil {
-				return err
-			}
+			*m, err = load(path)
 		}
 		var o map[string]any
-		if json.Unmarshal(*m, &o) != nil || o == nil {
+		if err == nil && (json.Unmarshal(*m, &o) != nil || o == nil) {
 			err = errors.New("expected a JSON object, or @ and the path of a file with one")
 		}
 		return err
@@ -762,9 +757,6 @@ func (d *draft) addRoots(path string) error {
 
 func (d *draft) addAuthorizeParam(v string) bool {
 	key, value, ok := strings.Cut(v, "=")
-	if d.auth.authorizeParams == nil {
-		d.auth.authorizeParams = map[string]string{}
-	}
 	d.auth.authorizeParams[key] = value
 	return ok && key != "" && !slices.Contains([]string{"client_id", "redirect_uri", "response_type", "state", "code_challenge", "code_challenge_method"}, key)
 }

@@ -66,7 +66,7 @@ func newHeaderSource(o headerOptions) (*headerSource, error) {
 	if _, err := exec.LookPath(o.command); o.command != "" && err != nil {
 		return nil, &usageError{"--header-command: " + err.Error(), "give the path of a program that you may run"}
 	}
-	header, typed, err := s.written()
+	header, typed, err := o.written()
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func (s *headerSource) read(ctx context.Context, old *headerSet) (http.Header, e
 	if set := s.set.Load(); set != old {
 		return set.header, nil
 	}
-	header, _, err := s.written()
+	header, _, err := s.o.written()
 	if err != nil {
 		return nil, &signInError{err: err}
 	}
@@ -146,9 +146,9 @@ func (s *headerSource) read(ctx context.Context, old *headerSet) (http.Header, e
 }
 
 // written reads the arguments and the files. A later line replaces an earlier one of the same spelling.
-func (s *headerSource) written() (http.Header, map[string]string, error) {
+func (o headerOptions) written() (http.Header, map[string]string, error) {
 	typed, header := map[string]string{}, http.Header{}
-	for n, a := range s.o.args {
+	for n, a := range o.args {
 		lines, where := []string{a.line.reveal()}, "--header"
 		if a.file != "" {
 			text, err := load(a.file)
@@ -168,14 +168,14 @@ func (s *headerSource) written() (http.Header, map[string]string, error) {
 			if err != nil {
 				return nil, nil, err
 			}
-			if n >= len(s.o.args)-s.o.locked {
+			if n >= len(o.args)-o.locked {
 				maps.DeleteFunc(typed, func(other, _ string) bool { return strings.EqualFold(other, name) })
 			}
 			typed[name] = value
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(typed)) {
-		value, err := expand("the header "+name, typed[name], s.o.getenv)
+		value, err := expand("the header "+name, typed[name], o.getenv)
 		if err == nil {
 			value, err = oneLine(name, value)
 		}
