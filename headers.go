@@ -50,7 +50,7 @@ type headerSource struct {
 	typed map[string]string // as written, before ${VAR}; mcp-remote's identity of the stored sign-in has them
 
 	turn   chan struct{} // of capacity 1; held by the one that reads the sources, and guards ran and failed
-	ran    time.Time     // when the command was last started
+	ran    time.Time     // the start of the last run that was not cut short
 	failed error         // what went wrong then
 	set    atomic.Pointer[headerSet]
 }
@@ -127,14 +127,16 @@ func (s *headerSource) read(ctx context.Context, old *headerSet) (http.Header, e
 	}
 	set := &headerSet{header: header}
 	if s.o.command != "" {
-		early := time.Since(s.ran) < commandPause
 		var life time.Duration
-		if !early {
-			s.ran = time.Now()
-			life, s.failed = s.run(ctx, header)
+		err := cmp.Or(s.failed, errors.New("waiting to run --header-command again"))
+		if start := time.Now(); start.Sub(s.ran) >= commandPause {
+			life, err = s.run(ctx, header)
+			if err != nil && ctx.Err() != nil { // it was cut short: the next one runs it again
+				return nil, ctx.Err()
+			}
+			s.ran, s.failed = start, err
 		}
-		if early || s.failed != nil {
-			err := cmp.Or(s.failed, errors.New("waiting to run --header-command again"))
+		if err != nil {
 			return nil, &signInError{err: err, outage: true, wait: time.Until(s.ran.Add(commandPause)), hint: "run the command of --header-command by hand"}
 		}
 		if life > 0 {

@@ -371,3 +371,24 @@ func TestHeaderCommandFailed(t *testing.T) {
 		}
 	})
 }
+
+// TestHeaderCommandForOneWhoIsGone holds that a request that is cancelled while the command runs for it makes
+// nobody else wait for another run, or believe that the command is broken.
+func TestHeaderCommandForOneWhoIsGone(t *testing.T) {
+	path := script(t, `[ -e "$0.good" ] || exec sleep 1000; echo "X-A: 1"`)
+	s, err := newHeaderSource(headerOptions{command: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.current(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if err := os.WriteFile(path+".good", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := s.current(t.Context()); err != nil || h.Get("X-A") != "1" {
+		t.Errorf("the next gets %v, %v", h, err)
+	}
+}
