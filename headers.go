@@ -87,10 +87,11 @@ func (s *headerSource) begin(ctx context.Context, log *slog.Logger) {
 // current is the set to send now: the caller must not change it. The command runs where it has not run yet or
 // its Expires-In has passed. Errors are *signInError, or the context's.
 func (s *headerSource) current(ctx context.Context) (http.Header, error) {
-	if set := s.set.Load(); set != nil && (set.until.IsZero() || time.Now().Before(set.until)) {
-		return set.header, nil
+	set := s.set.Load()
+	if set == nil || !set.until.IsZero() && !time.Now().Before(set.until) {
+		return s.read(ctx, set)
 	}
-	return s.read(ctx, s.set.Load())
+	return set.header, nil
 }
 
 // authorized says that the person gave an Authorization header, so that there is no sign-in.
