@@ -69,7 +69,7 @@ type callback struct {
 func listen(ctx context.Context, o listenOptions, port int, back chan<- redirect) (*callback, error) {
 	c := &callback{o: o, back: back, ended: make(chan struct{})}
 	c.server = &http.Server{Handler: c, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 32 << 10}
-	for _, host := range []string{"127.0.0.1", "localhost", o.host} {
+	for _, host := range []string{"127.0.0.1", "localhost", strings.ToLower(o.host)} {
 		c.hosts = append(c.hosts, net.JoinHostPort(host, strconv.Itoa(port)))
 	}
 	for i, host := range []string{"127.0.0.1", "::1"} {

@@ -37,7 +37,7 @@ func testListener(t *testing.T, edit func(*listenOptions)) *callback {
 }
 
 func TestCallbackRoutes(t *testing.T) {
-	c := testListener(t, func(o *listenOptions) { o.host = "my.laptop" })
+	c := testListener(t, func(o *listenOptions) { o.host = "My.Laptop" })
 	defer c.close(false)
 	for _, tt := range []struct {
 		name, method, host, path, origin string
