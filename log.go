@@ -47,15 +47,9 @@ func (s secret) reveal() string {
 // origin is the scheme, host and port of u in one spelling (RFC 6454: lower case, no default port): all of a
 // URL that may be logged, and what two URLs must share to be the same server.
 func origin(u *url.URL) string {
-	host := strings.ToLower(u.Hostname())
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	scheme := strings.ToLower(u.Scheme)
-	if p := u.Port(); p != "" && (scheme != "https" || p != "443") && (scheme != "http" || p != "80") {
-		host += ":" + p
-	}
-	return scheme + "://" + host
+	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
+	usual := map[string]string{"https": ":443", "http": ":80"}[scheme]
+	return scheme + "://" + strings.TrimSuffix(strings.TrimSuffix(host, usual), ":") // a port may be empty
 }
 
 const (
@@ -78,10 +72,9 @@ func escape(s string, limit int) string {
 		}
 		if strconv.IsPrint(r) {
 			b.WriteRune(r)
-			continue
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
 		}
-		q := strconv.QuoteRuneToASCII(r)
-		b.WriteString(q[1 : len(q)-1])
 	}
 	return b.String()
 }

@@ -104,6 +104,9 @@ func TestOrigin(t *testing.T) {
 		"https://[::1]:8443/x":               "https://[::1]:8443",
 		"HTTPS://[2001:DB8::1]":              "https://[2001:db8::1]",
 		"https://example.com:":               "https://example.com",
+		"http://[FE80::1%25eth0]:80/":        "http://[fe80::1%eth0]",
+		"https://[::443]":                    "https://[::443]",
+		"socks5://example.com:1080":          "socks5://example.com:1080",
 	} {
 		u, err := url.Parse(in)
 		if err != nil {
