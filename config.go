@@ -207,7 +207,6 @@ func parse(args []string, m machine) (*config, error) {
 var (
 	hostForm   = pattern(`^[A-Za-z0-9._:-]+$`)
 	policyLine = pattern(`^(--[a-z0-9-]+)(?:[ \t=]+(?:'(.*)'|"(.*)"|(.*)))?$`)
-	commands   = []string{"check", "status", "demo", "login", "logout"}
 )
 
 // split tells flags from words. A value may begin with dashes, as for mcp-remote.
@@ -357,7 +356,7 @@ func (d *draft) apply(said []setting) error {
 
 // place gives the words their meaning: command, URL, port.
 func (d *draft) place(words []string) error {
-	if len(words) > 0 && slices.Contains(commands, words[0]) {
+	if len(words) > 0 && slices.Contains([]string{"check", "status", "demo", "login", "logout"}, words[0]) {
 		d.command, words = words[0], words[1:]
 	}
 	if d.file != "" {
