@@ -403,23 +403,30 @@ func (d *draft) readEntry(haveURL bool) error {
 	wrong := func(what string) error {
 		return &usageError{d.file + ": " + what, "correct the file; mcp-redial --help names what is read of it"}
 	}
-	var doc struct {
-		Servers map[string]entry `json:"mcpServers"`
-	}
-	if err := json.Unmarshal(data, &doc); err != nil {
-		if t := (*json.UnmarshalTypeError)(nil); errors.As(err, &t) {
-			return wrong(clean(t.Field) + " is a " + t.Value + ", which it may not be")
+	shape := func(of string, err error) error {
+		if t, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return wrong(clean(strings.Trim(of+"."+t.Field, ".")) + " is a " + t.Value + ", which it may not be")
 		}
 		return wrong("not JSON: " + clean(err.Error()))
+	}
+	var doc struct {
+		Servers map[string]json.RawMessage `json:"mcpServers"` // what others have is their business
+	}
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return shape("", err)
 	}
 	names := slices.Sorted(maps.Keys(doc.Servers))
 	name := d.entry
 	if name == "" && len(names) == 1 {
 		name = names[0]
 	}
-	e, ok := doc.Servers[name]
+	raw, ok := doc.Servers[name]
 	if !ok {
 		return wrong(fmt.Sprintf("mcpServers has no entry %s; it has %s", clean(strconv.Quote(name)), clean(strings.Join(names, ", "))))
+	}
+	var e entry
+	if err := json.Unmarshal(raw, &e); err != nil {
+		return shape("mcpServers", err)
 	}
 	for _, key := range slices.Sorted(maps.Keys(e.AutoReconnect)) {
 		value := string(e.AutoReconnect[key])

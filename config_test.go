@@ -574,6 +574,17 @@ func TestEntry(t *testing.T) {
 		t.Errorf("enabled:false gives %+v, %v", c.bridge, err)
 	}
 
+	// What stands in the entries of other servers does not matter.
+	odd := strings.Replace(one, `"mcpServers":{`, `"mcpServers":{"local":{"command":"npx","env":{"PORT":8080},"headers":[]},"off":7,`, 1)
+	c, err = parse([]string{"--config", file(odd), "--server", "work"}, bareMachine(t))
+	if err != nil || c.auth.serverURL != "https://work.example.com/mcp" {
+		t.Errorf("beside an odd entry: %v", err)
+	}
+	_, err = parse([]string{"--config", file(odd), "--server", "off"}, bareMachine(t))
+	if err == nil || !strings.HasSuffix(err.Error(), ": mcpServers is a number, which it may not be") {
+		t.Errorf("an entry that is none: %v", err)
+	}
+
 	c, err = parse([]string{"--config", file(one), "--header", "X-B: flag"}, bareMachine(t))
 	if err != nil || c.auth.headers["X-B"] != "flag" {
 		t.Errorf("a header of the file beats the flag: %v, %v", c.auth.headers, err)
