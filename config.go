@@ -449,11 +449,9 @@ func (d *draft) readEntry(haveURL bool) error {
 	if len(e.Headers) > 0 && slices.ContainsFunc(d.policy, func(l setting) bool { return l.name == "header" }) {
 		return &usageError{"the headers in " + d.file + " contradict the policy of this machine", "leave them out, or see " + d.machine.policy}
 	}
-	var args []headerArg
-	for name, value := range e.Headers {
-		args = append(args, headerArg{line: hide(name + ": " + value)})
+	for name, value := range e.Headers { // flags win, being later
+		d.headers.args = slices.Insert(d.headers.args, 0, headerArg{line: hide(name + ": " + value)})
 	}
-	d.headers.args = append(args, d.headers.args...) // flags win, being later
 	d.variable = func(name string) (string, bool) {
 		if v, ok := e.Env[name]; ok {
 			return v, true

@@ -250,8 +250,7 @@ func (h *lineHandler) WithAttrs(more []slog.Attr) slog.Handler {
 }
 
 func (h *lineHandler) Handle(_ context.Context, r slog.Record) error {
-	attrs := slices.Clone(h.attrs)
-	r.Attrs(func(a slog.Attr) bool { attrs = append(attrs, a); return true })
+	attrs := slices.AppendSeq(slices.Clone(h.attrs), r.Attrs)
 	lost := h.to.dropped.Swap(0) // told by one line alone
 	if lost > 0 {
 		attrs = append(attrs, slog.Int64("lines_lost", lost))
