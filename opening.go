@@ -266,7 +266,7 @@ func (b *bridge) unwelcome(e *exchangeError) {
 // answered long ago, what the client has said since is said again, under ids of ours.
 func (b *bridge) translate(init *call) {
 	b.log.Info("the server speaks MCP 2026-07-28 only: translating for a client of an earlier revision", "server", b.server)
-	b.tr, b.kind = newTranslator(b.prefix+"-t"), kindStateless
+	b.tr, b.kind = newTranslator(b.newID), kindStateless
 	b.set(idle)
 	said := []message{b.hello}
 	if init != nil {

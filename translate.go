@@ -43,9 +43,8 @@ const tooMuch = "the server asks the client for more at once than can be kept"
 // Charges: of the messages returned at most one, which may share raw bytes with the one handed in, carries
 // that one's charge; the caller frees the charge of a message of which none does. All others have none.
 type translator struct {
-	prefix   string
-	serial   int
-	up, down []message // what the event at hand has brought so far
+	newID    func() string // makes id tokens that neither side has used
+	up, down []message     // what the event at hand has brought so far
 
 	meta   []byte // _meta of every request: who the client is, and what it can
 	offers []byte // the server's capabilities, as the client sees them
@@ -83,15 +82,14 @@ type ask struct {
 	method string
 }
 
-// newTranslator returns a translator whose own ids are strings that begin with prefix, which must be random
-// and not the beginning of anybody else's ids.
-func newTranslator(prefix string) *translator {
+// newTranslator returns a translator whose own ids are those of newID.
+func newTranslator(newID func() string) *translator {
 	return &translator{
-		prefix: prefix,
-		meta:   []byte(bareMeta),
-		calls:  map[string]*pending{},
-		asks:   map[string]ask{},
-		wants:  map[string]string{},
+		newID: newID,
+		meta:  []byte(bareMeta),
+		calls: map[string]*pending{},
+		asks:  map[string]ask{},
+		wants: map[string]string{},
 	}
 }
 
@@ -170,7 +168,7 @@ func (t *translator) initialize(m message, params []byte) {
 	}
 	can := set(withoutTasks(object(peek(params, "capabilities"))), nil, "roots", "listChanged") // which cannot be told
 	t.meta = set(set([]byte(bareMeta), can, metaCan), peek(params, "clientInfo"), metaClient)
-	id := t.next()
+	id := t.newID()
 	t.calls[id] = &pending{id: m.token(), method: m.method, raw: m.raw}
 	t.up = append(t.up, newRequest(id, "server/discover", set([]byte("{}"), t.meta, "_meta")))
 }
@@ -333,7 +331,7 @@ func (t *translator) ask(c *pending, m message) {
 		case capability == "" || peek(t.meta, metaCan, capability) == nil || link && peek(t.meta, metaCan, capability, "url") == nil:
 			trouble = "the server asks the client for what it has not declared: " + clean(method)
 		default:
-			id := t.next()
+			id := t.newID()
 			if link {
 				params = set(params, []byte(id), "elicitationId") // required until 2025-11-25
 			}
@@ -404,7 +402,7 @@ func (t *translator) clientAnswers(m message) {
 // retry sends c again with what this round brought, as the independent request that a round is.
 func (t *translator) retry(c *pending, held charge) {
 	t.park(c, -c.size)
-	id := t.next()
+	id := t.newID()
 	raw := set(c.raw, []byte(id), "id")
 	if c.answers != nil {
 		raw = set(raw, slices.Concat([]byte{'{'}, bytes.Join(c.answers, []byte{','}), []byte{'}'}), "params", "inputResponses")
@@ -491,7 +489,7 @@ func (t *translator) subscribe(method, id string, params []byte) {
 func (t *translator) listen() {
 	t.leave(&t.opening)
 	if filter := expected(t.offers, t.uris); string(filter) != "{}" {
-		t.opening = t.next()
+		t.opening = t.newID()
 		t.up = append(t.up, newRequest(t.opening, "subscriptions/listen", set(set([]byte("{}"), filter, "notifications"), t.meta, "_meta")))
 		return
 	}
@@ -555,12 +553,6 @@ func changed(filter []byte) (ms []message) {
 		ms = append(ms, newNotification("notifications/resources/updated", set([]byte("{}"), uris[from:to], "uri")))
 	})
 	return ms
-}
-
-// next makes an id token.
-func (t *translator) next() string {
-	t.serial++
-	return fmt.Sprintf(`"%s%d"`, t.prefix, t.serial)
 }
 
 func (t *translator) done(id string) {

@@ -354,7 +354,7 @@ type play struct {
 	others   int // bytes that count as parked by calls of which nothing else is known
 }
 
-func newPlay(t *testing.T) *play { return &play{t: t, tr: newTranslator("x-")} }
+func newPlay(t *testing.T) *play { return &play{t: t, tr: newTranslator((&ledger{prefix: "x"}).newID)} }
 
 func (p *play) run(script string) {
 	p.t.Helper()
@@ -632,7 +632,7 @@ func FuzzTranslate(f *testing.F) {
 		f.Add(c.script)
 	}
 	f.Fuzz(func(t *testing.T, script string) {
-		tr := newTranslator("x-")
+		tr := newTranslator((&ledger{prefix: "x"}).newID)
 		for line := range strings.Lines(script) {
 			verb, text, _ := strings.Cut(strings.TrimSpace(line), " ")
 			m, err := scan([]byte(text))
