@@ -403,12 +403,9 @@ func (t *translator) clientAnswers(m message) {
 func (t *translator) retry(c *pending, held charge) {
 	t.park(c, -c.size)
 	id := t.newID()
-	raw := set(c.raw, []byte(id), "id")
+	raw := set(set(c.raw, []byte(id), "id"), c.state, "params", "requestState")
 	if c.answers != nil {
 		raw = set(raw, slices.Concat([]byte{'{'}, bytes.Join(c.answers, []byte{','}), []byte{'}'}), "params", "inputResponses")
-	}
-	if c.state != nil {
-		raw = set(raw, c.state, "params", "requestState")
 	}
 	m := message{charge: held}.rewritten(raw)
 	if m.raw == nil { // the answers stand deeper here than they did
