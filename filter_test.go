@@ -146,6 +146,8 @@ func TestFilterOddLists(t *testing.T) {
 	for page, want := range map[string]string{
 		`{"jsonrpc":"2.0","id":1,"result":{"tools":["bad",{"name":"bad"},null,{"name":"b\u0061d"},{"name":"good"}]}}`: `[{"name":"good"}]`,
 		`{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"good","Name":"bad"},{"name":"good","name":"bad"}]}}`:     `[]`,
+		`{"jsonrpc":"2.0","id":1,"result":{"tools":[],"tools":[{"name":"bad"}]}}`:                                     `[]`,
+		`{"jsonrpc":"2.0","id":1,"result":{"Tools":[{"name":"bad"}]}}`:                                                `[]`,
 	} {
 		if got := f.list(parsed(t, page)); string(peek(got.raw, "result", "tools")) != want {
 			t.Errorf("%s becomes %s", page, got.raw)

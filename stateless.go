@@ -295,9 +295,15 @@ func (w *walk) annotation(value []byte, kind string, path []string, reachable bo
 }
 
 // editTools returns the response m with every tool of its result replaced by what edit makes of it, nil for
-// nothing. m itself comes back if edit changed none.
+// nothing. m itself comes back if edit changed none. Of tools that are there twice, or in another case, none stay:
+// two parsers could see different ones.
 func editTools(m message, edit func(tool []byte) []byte) message {
-	tools := peek(m.raw, "result", "tools")
+	result := members{of: peek(m.raw, "result"), names: [6]string{"tools"}}
+	each(result.of, result.add)
+	tools := result.found[0]
+	if result.odd[0] {
+		return m.rewritten(set(m.raw, []byte(`{"tools":[]}`), "result"))
+	}
 	if at(tools, 0) != '[' {
 		return m
 	}
