@@ -7,10 +7,10 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -191,10 +191,7 @@ func newTLS(o clientOptions) (*tls.Config, error) {
 // newTransport has the machine's part of noticing a dead line: TCP keep-alive where it is idle, the user
 // timeout where bytes are on the way, and pings on HTTP/2. vet may refuse an address before it is dialled.
 func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Context, address string) error) *http.Transport {
-	limit := o.connectTimeout
-	if limit == 0 {
-		limit = 10 * time.Second
-	}
+	limit := cmp.Or(o.connectTimeout, 10*time.Second)
 	dialer := &net.Dialer{
 		Timeout:         limit,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3},
@@ -210,10 +207,7 @@ func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Contex
 	return &http.Transport{
 		Proxy: o.proxyFor,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			if o.family != "" {
-				network = o.family
-			}
-			return dialer.DialContext(ctx, network, address)
+			return dialer.DialContext(ctx, cmp.Or(o.family, network), address)
 		},
 		TLSClientConfig:        conf,
 		TLSHandshakeTimeout:    limit,
@@ -224,12 +218,7 @@ func newTransport(o clientOptions, conf *tls.Config, vet func(ctx context.Contex
 		MaxResponseHeaderBytes: maxHeaders,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 10 * time.Second},
-		OnProxyConnectResponse: func(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
-			if resp.StatusCode/100 == 2 {
-				return nil
-			}
-			return proxyRefused(proxy, resp)
-		},
+		OnProxyConnectResponse: proxyRefused,
 	}
 }
 
@@ -255,22 +244,23 @@ func (o clientOptions) proxyFor(req *http.Request) (*url.URL, error) {
 	return &c, nil
 }
 
-// proxyRefused is what to tell of a proxy's own answer. Nothing has reached the server.
-func proxyRefused(proxy *url.URL, resp *http.Response) error {
-	text := fmt.Sprintf("the proxy %s answered %d %s", origin(proxy), resp.StatusCode, http.StatusText(resp.StatusCode))
-	if resp.StatusCode == http.StatusProxyAuthRequired {
-		asked := strings.ToLower(strings.Join(resp.Header.Values("Proxy-Authenticate"), ","))
-		if !strings.Contains(asked, "basic") && (strings.Contains(asked, "negotiate") || strings.Contains(asked, "ntlm")) {
-			text += "; it wants Negotiate or NTLM, which mcp-redial does not speak: run a local helper (px or cntlm) and give its address with --proxy"
-		} else {
-			text += "; give the credentials with --proxy-auth-file"
-		}
+// proxyRefused is what to tell of a proxy's own answer, unless that is a success. Nothing has reached the server.
+func proxyRefused(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
+	asked := strings.ToLower(strings.Join(resp.Header.Values("Proxy-Authenticate"), ","))
+	code, known, hint := resp.StatusCode, final, ""
+	switch {
+	case code/100 == 2:
+		return nil
+	case code >= 500, code == http.StatusTooManyRequests:
+		known = unsent
+	case code != http.StatusProxyAuthRequired:
+	case !strings.Contains(asked, "basic") && (strings.Contains(asked, "negotiate") || strings.Contains(asked, "ntlm")):
+		hint = "; it wants Negotiate or NTLM, which mcp-redial does not speak: run a local helper (px or cntlm) and give its address with --proxy"
+	default:
+		hint = "; give the credentials with --proxy-auth-file"
 	}
-	e := &exchangeError{fate: final, err: errors.New(text)}
-	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
-		e.fate = unsent
-	}
-	return e
+	err := fmt.Errorf("the proxy %s answered %d %s%s", origin(proxy), code, http.StatusText(code), hint)
+	return &exchangeError{fate: known, err: err}
 }
 
 // deny is the error for what is never sent.
@@ -292,7 +282,7 @@ func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL
 	resp, err := t.RoundTrip(req)
 	if err == nil && proxy != nil && resp.StatusCode == http.StatusProxyAuthRequired {
 		resp.Body.Close()
-		resp, err = nil, proxyRefused(proxy, resp)
+		resp, err = nil, proxyRefused(req.Context(), proxy, req, resp)
 	}
 	if err != nil && proxy != nil {
 		err = fmt.Errorf("through the proxy %s: %w", origin(proxy), err)
