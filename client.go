@@ -268,10 +268,10 @@ func deny(format string, args ...any) error {
 	return &exchangeError{fate: final, err: fmt.Errorf(format, args...)}
 }
 
-// send performs a checked request. With seen, one that reaches the MCP server notes where that is, once: the
+// send performs a checked request. One that reaches the MCP server notes in seen where that is, once: the
 // connection has proven itself by then, where a mere dial proves only what some name server says.
 func (o clientOptions) send(t *http.Transport, req *http.Request, proxy *url.URL, seen *atomic.Pointer[netip.Addr]) (*http.Response, error) {
-	if seen != nil && proxy == nil && seen.Load() == nil {
+	if proxy == nil && seen.Load() == nil && origin(req.URL) == origin(o.server) {
 		req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
 			if a, err := netip.ParseAddrPort(i.Conn.RemoteAddr().String()); err == nil {
 				addr := a.Addr().Unmap()
@@ -441,11 +441,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Header[name] = values
 		}
 	}
-	seen := c.seen
-	if !own {
-		seen = nil
-	}
-	resp, err := c.o.send(next(), req, proxy, seen)
+	resp, err := c.o.send(next(), req, proxy, c.seen)
 	if err != nil {
 		return nil, err
 	}
@@ -485,14 +481,12 @@ func (t trust) vet(a netip.Addr) error {
 		a = netip.AddrFrom4([4]byte(b[12:]))
 	}
 	switch {
-	case t.any:
-	case isThisHost(a) || a.IsLinkLocalUnicast():
-		if !t.server.IsValid() || !isThisHost(t.server) || !isThisHost(a) {
-			return deny("refusing to contact %s for sign-in: an address of this machine or its link, named by a remote server", a)
-		}
+	case t.any, isThisHost(a) && isThisHost(t.server):
+	case isThisHost(a), a.IsLinkLocalUnicast():
+		return deny("refusing to contact %s for sign-in: an address of this machine or its link, named by a remote server", a)
 	case !a.IsGlobalUnicast():
 		return deny("refusing to contact %s for sign-in", a)
-	case isPrivate(a) && !t.named && (!t.server.IsValid() || !isPrivate(t.server)):
+	case isPrivate(a) && !isPrivate(t.server) && !t.named:
 		return deny("refusing to contact the private address %s for sign-in; if it is right, name the server with --auth-server", a)
 	}
 	return nil
