@@ -59,6 +59,7 @@ type checkup struct {
 	out    io.Writer
 
 	*guest
+	exit int // what a failed step made of it
 
 	// What the bridge's goroutines write too, with mu held.
 	mu    sync.Mutex
@@ -81,20 +82,13 @@ func (k *checkup) run(ctx context.Context) int {
 	k.wire.once.Transport = &watched{k, k.wire.once.Transport}
 	k.autoReconnect, k.offlineStart, k.last = false, false, time.Now()
 	k.guest = within(httptrace.WithClientTrace(ctx, k.trace()), k.options, outside{k.dial, k.signIn, nil}, k.wire)
-	exit := k.reach()
-	for _, what := range []string{"tools", "resources", "prompts"} {
-		if exit == 0 {
-			exit = k.count(what)
-		}
-	}
-	if exit == 0 {
-		exit = k.ping()
-	}
+	// Each step is taken only if those before it went well.
+	_ = k.reach() && k.count("tools") && k.count("resources") && k.count("prompts") && k.ping()
 	k.leave()
 	if k.json {
-		printJSON(k.out, map[string]any{"server": k.server, "exit": exit, "steps": k.steps})
+		printJSON(k.out, map[string]any{"server": k.server, "exit": k.exit, "steps": k.steps})
 	}
-	return exit
+	return k.exit
 }
 
 // A guest is the client of a bridge in this process.
@@ -161,16 +155,18 @@ func printJSON(out io.Writer, v any) {
 	fmt.Fprintf(out, "%s\n", text)
 }
 
-// well reports a step that went well.
-func (k *checkup) well(name, detail string) { k.report(step{Step: name, OK: true, Detail: detail}) }
-
-// fail reports one that did not, and returns exit, which is not 0.
-func (k *checkup) fail(exit int, name, cause, next string) int {
-	k.report(step{Step: name, Detail: cause, Next: next})
-	return exit
+// well reports a step that went well: true.
+func (k *checkup) well(name, detail string) bool {
+	return k.report(step{Step: name, OK: true, Detail: detail})
 }
 
-func (k *checkup) report(s step) {
+// fail reports one that did not, after which there is no other: false.
+func (k *checkup) fail(exit int, name, cause, next string) bool {
+	k.exit = exit
+	return k.report(step{Step: name, Detail: cause, Next: next})
+}
+
+func (k *checkup) report(s step) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s.Ms, k.last = time.Since(k.last).Milliseconds(), time.Now()
@@ -183,6 +179,7 @@ func (k *checkup) report(s step) {
 	if !k.json {
 		fmt.Fprintf(k.out, "%s  %-14s  %5d ms  %s%s\n", mark, s.Step, s.Ms, s.Detail, hint)
 	}
+	return s.OK
 }
 
 // ---- watching the network
@@ -251,21 +248,20 @@ func (k *checkup) believed(s tls.ConnectionState) string {
 
 // diagnose says at which step the network failed, and what to try.
 func diagnose(err error) (name, next string) {
-	is := func(_ any, ok bool) bool { return ok }
 	switch {
-	case is(errors.AsType[*exchangeError](err)): // of our own making
+	case errors.As(err, new(*exchangeError)): // of our own making
 		return "connection", "do what it says, or ask whoever runs it"
-	case is(errors.AsType[*net.DNSError](err)):
+	case errors.As(err, new(*net.DNSError)):
 		return "DNS", "check the spelling and the VPN; where only a proxy knows outside names, give --proxy"
-	case is(errors.AsType[x509.UnknownAuthorityError](err)):
+	case errors.As(err, new(x509.UnknownAuthorityError)):
 		return "TLS", "a private CA, or a proxy that opens TLS: give that CA's certificate with --ca-file"
-	case is(errors.AsType[x509.HostnameError](err)):
+	case errors.As(err, new(x509.HostnameError)):
 		return "TLS", "use the name that the certificate was issued for"
-	case is(errors.AsType[*tls.CertificateVerificationError](err)):
+	case errors.As(err, new(*tls.CertificateVerificationError)):
 		return "TLS", "check the clock of this machine; otherwise the server needs another certificate"
-	case is(errors.AsType[tls.AlertError](err)):
+	case errors.As(err, new(tls.AlertError)):
 		return "TLS", "if the server wants a client certificate, give --client-cert and --client-key"
-	case is(errors.AsType[tls.RecordHeaderError](err)):
+	case errors.As(err, new(tls.RecordHeaderError)):
 		return "TLS", "that port does not speak TLS: check the port, or give an http: address"
 	}
 	return "TCP", "check host and port, and that the server runs; behind a company proxy, give --proxy or set HTTPS_PROXY"
@@ -288,7 +284,7 @@ func (k *checkup) try(method string, params any) (m message, failure string) {
 }
 
 // reach goes as far as a session that works.
-func (k *checkup) reach() int {
+func (k *checkup) reach() bool {
 	way := "directly"
 	if proxy, _ := k.client.proxyFor(&http.Request{URL: k.wire.url}); proxy != nil {
 		way = "through the proxy " + origin(proxy)
@@ -342,7 +338,7 @@ func (k *checkup) reach() int {
 	k.well("handshake", fmt.Sprintf("%s %s can: %s", server.Name, server.Version, strings.Join(slices.Sorted(maps.Keys(can)), ", ")))
 	k.well("session", session)
 	k.tell(newNotification("notifications/initialized", nil))
-	return 0
+	return true
 }
 
 // credential says what proves who we are.
@@ -360,27 +356,25 @@ func (k *checkup) credential() string {
 }
 
 // count reports how many tools, resources or prompts the client gets to see.
-func (k *checkup) count(what string) int {
+func (k *checkup) count(what string) bool {
 	n, params := 0, map[string]json.RawMessage{}
 	for range maxToolPages {
 		m, failure := k.try(what+"/list", params)
 		if errorCode(m.raw) == -32601 {
-			k.well(what, "not offered")
-			return 0
+			return k.well(what, "not offered")
 		} else if failure != "" {
 			return k.fail(exitProtocol, what, failure, "ask whoever runs the server")
 		}
 		each(peek(m.raw, "result", what), func([]byte, int, int) { n++ })
-		if params["cursor"] = peek(m.raw, "result", "nextCursor"); len(params["cursor"]) < 2 || params["cursor"][0] != '"' {
+		if params["cursor"] = peek(m.raw, "result", "nextCursor"); at(params["cursor"], 0) != '"' {
 			break
 		}
 	}
-	k.well(what, fmt.Sprint(n))
-	return 0
+	return k.well(what, fmt.Sprint(n))
 }
 
 // ping reports a round trip, for which any answer of the server's will do, and what became of its own stream.
-func (k *checkup) ping() int {
+func (k *checkup) ping() bool {
 	method := "ping"
 	if k.seen().kind == kindStateless {
 		method = "server/discover"
@@ -396,9 +390,8 @@ func (k *checkup) ping() int {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	status := k.seen().stream
-	k.well("stream", cmp.Or(map[int]string{0: "none", http.StatusOK: "open"}[status], fmt.Sprintf("not offered (%d)", status)))
-	return 0
+	status, said := k.seen().stream, map[int]string{0: "none", http.StatusOK: "open"}
+	return k.well("stream", cmp.Or(said[status], fmt.Sprintf("not offered (%d)", status)))
 }
 
 // ---- status
