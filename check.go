@@ -299,6 +299,10 @@ func (k *checkup) reach() bool {
 			return k.fail(exitSignIn, "authentication", err.Error(), cmp.Or(absent.hint, signInAdvice))
 		}
 		name, next := diagnose(err)
+		if name != "connection" { // net/http quotes the server, which may quote us; the bridge does not
+			cause, _ := unquote(peek(m.raw, "error", "data", "cause"))
+			err = errors.New(cmp.Or(cause, failure))
+		}
 		return k.fail(exitNoWay, name, err.Error(), next)
 	}
 	last, hops, session := answers[len(answers)-1], 0, "none: the server keeps no state for us"

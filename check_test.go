@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"encoding/pem"
@@ -139,6 +140,15 @@ func TestCheckFails(t *testing.T) {
 	closed.Close()
 	proxy := answering(http.StatusProxyAuthRequired, "Proxy-Authenticate", "Negotiate")
 	proxy = strings.TrimSuffix(proxy, "/mcp?k=hush")
+	echo := onLoopback(t)
+	t.Cleanup(func() { echo.Close() })
+	go func() {
+		for c, err := echo.Accept(); err == nil; c, err = echo.Accept() {
+			req, _ := http.ReadRequest(bufio.NewReader(c))
+			fmt.Fprintf(c, "HTTP/1.1 200 OK\r\n%s %s\r\n\r\n", req.URL, req.Header["X-Key"])
+			c.Close()
+		}
+	}()
 	for name, c := range map[string]struct {
 		args []string
 		exit int
@@ -156,6 +166,7 @@ func TestCheckFails(t *testing.T) {
 		"403":          {[]string{answering(403)}, 3, "FAIL  authentication"},
 		"404":          {[]string{answering(404)}, 4, "often /mcp or /sse"},
 		"502":          {[]string{answering(502)}, 1, "a gateway before it"},
+		"echo":         {[]string{"http://" + echo.Addr().String() + "/mcp?k=hush", "--header", "X-Key: hush"}, 1, "the connection broke"},
 		"portal":       {[]string{answering(200, "Content-Type", "text/html")}, 4, "FAIL  transport"},
 		"redirect":     {[]string{answering(307, "Location", "https://other.example/hush")}, 4, "https://other.example"},
 		"redirect 302": {[]string{answering(302, "Location", "/hush")}, 4, "FAIL  redirects"},
