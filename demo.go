@@ -6,8 +6,8 @@ package main
 // writes nothing but its report (plain text, for terminals and files alike), and lasts less than 15 seconds.
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -141,10 +141,7 @@ func (s *demoServer) drop(forget bool) {
 func (s *demoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	m, _ := scan(body) // GET and DELETE have none
-	id, sse := r.Header.Get("Mcp-Session-Id"), r.URL.Path == "/sse"
-	if sse {
-		id = r.URL.RawQuery
-	}
+	id, sse := cmp.Or(r.Header.Get("Mcp-Session-Id"), r.URL.RawQuery), r.URL.Path == "/sse"
 	s.mu.Lock()
 	if sse && r.Method == http.MethodGet || !sse && m.method == "initialize" {
 		id = fmt.Sprint(rand.Uint64())
@@ -153,9 +150,7 @@ func (s *demoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	cut, stream := s.cut, s.sessions[id]
 	s.mu.Unlock()
 	switch {
-	case sse && r.Method == http.MethodPost && id == "":
-		w.WriteHeader(http.StatusMethodNotAllowed) // this address takes no Streamable HTTP
-	case stream == nil:
+	case stream == nil: // forgotten, or Streamable HTTP where there is none
 		w.WriteHeader(http.StatusNotFound)
 	case r.Method == http.MethodGet:
 		w.Header().Set("Content-Type", eventStream)
@@ -193,12 +188,12 @@ func (s *demoServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *demoServer) execute(m message) json.RawMessage {
+func (s *demoServer) execute(m message) []byte {
 	switch m.method {
 	case "initialize":
-		return json.RawMessage(`{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"demo","version":"1"}}`)
+		return []byte(`{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"demo","version":"1"}}`)
 	case "tools/list":
-		return json.RawMessage(`{"tools":[{"name":"look","inputSchema":{"type":"object"},"annotations":{"readOnlyHint":true}},{"name":"pay","inputSchema":{"type":"object"}}]}`)
+		return []byte(`{"tools":[{"name":"look","inputSchema":{"type":"object"},"annotations":{"readOnlyHint":true}},{"name":"pay","inputSchema":{"type":"object"}}]}`)
 	}
 	key := string(peek(m.raw, "params", "arguments", "key"))
 	s.mu.Lock()
@@ -207,5 +202,5 @@ func (s *demoServer) execute(m message) json.RawMessage {
 		s.twice.Add(1)
 	}
 	s.ran[key] = true
-	return json.RawMessage(`{"content":[{"type":"text","text":"done"}]}`)
+	return []byte(`{"content":[{"type":"text","text":"done"}]}`)
 }
