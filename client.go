@@ -437,9 +437,7 @@ func (c *careful) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	req.Header.Set("User-Agent", c.o.userAgent)
 	if t.named {
-		for name, values := range c.o.oauthHeaders {
-			req.Header[name] = values
-		}
+		maps.Copy(req.Header, c.o.oauthHeaders)
 	}
 	resp, err := c.o.send(next(), req, proxy, c.seen)
 	if err != nil {

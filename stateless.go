@@ -82,8 +82,8 @@ func (s *stateless) post(ctx context.Context, m message, p *progress, recv recei
 
 // rejection is the JSON-RPC error of a server that did not act, if it has that code; nil if not.
 func rejection(err error, code string) []byte {
-	var e *exchangeError
-	if errors.As(err, &e) && e.status == http.StatusBadRequest && string(peek(e.body, "error", "code")) == code {
+	e, ok := errors.AsType[*exchangeError](err)
+	if ok && e.status == http.StatusBadRequest && string(peek(e.body, "error", "code")) == code {
 		return peek(e.body, "error")
 	}
 	return nil
@@ -138,8 +138,7 @@ func (s *stateless) send(ctx context.Context, m message, p *progress, recv recei
 			}
 			return cmp.Or(recv(got), errEnough)
 		})
-		var e *exchangeError
-		if errors.As(err, &e) && e.fate == cut {
+		if e, ok := errors.AsType[*exchangeError](err); ok && e.fate == cut {
 			e.fate = unknown // event ids mean nothing here: there is no resumption
 		}
 		return err
