@@ -659,6 +659,30 @@ func TestUpgradeAsked(t *testing.T) {
 	})
 }
 
+// TestUpgradeSubscribing is a server that goes back to an earlier revision before it has agreed to a subscription: it
+// is asked again, and its answer is the client's.
+func TestUpgradeSubscribing(t *testing.T) {
+	s := &fakeServer{kind: fakeStateless}
+	bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+		h.say(`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
+		h.answer("0", time.Minute)
+		h.say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+		time.Sleep(time.Second)
+		s.fail(fault{on: "subscriptions/listen", answer: answerStatus(http.StatusServiceUnavailable, "Retry-After", "1")})
+		s.set(func() { s.kind = fakeStreamable })
+		h.say(`{"jsonrpc":"2.0","id":"s","method":"resources/subscribe","params":{"uri":"test://a"}}`)
+		if got := h.answer(`"s"`, time.Minute); !strings.Contains(got, `"result":{}`) {
+			t.Error(got)
+		}
+		for h.hear(time.Minute) != "" { // what may have changed
+		}
+		s.update("test://a")
+		if got := h.hear(time.Minute); !strings.Contains(got, "notifications/resources/updated") {
+			t.Errorf("not told of the change: %s", got)
+		}
+	})
+}
+
 // TestUpgradeNot is a server of 2026-07-28 in whose place something else answers for a while.
 func TestUpgradeNot(t *testing.T) {
 	for name, answer := range map[string]func(http.ResponseWriter, *http.Request, fakeRequest){

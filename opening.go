@@ -347,7 +347,8 @@ func (b *bridge) old() {
 			b.fail(c, faultNotTranslatable, "the server has gone back to an MCP revision before 2026-07-28 in the middle of this call", nil)
 		}
 	}
-	b.carry(message{}, nil, b.tr.end())
+	up, down := b.tr.end()
+	b.carry(message{}, up, down)
 	b.tr, b.notModern = nil, true
 	if b.promise == nil { // it did not want our initialize, but is not modern either
 		b.accept(b.hello)

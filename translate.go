@@ -445,13 +445,17 @@ func (t *translator) back(m message) (message, bool) {
 	return m.rewritten(withMeta(m.raw, nil)), c != nil && c.id == m.id
 }
 
-// end gives up what waits for answers of the client: only a server of this era can go on with it.
-func (t *translator) end() []message {
+// end gives up what waits for answers of the client: only a server of this era can go on with it. What the server has
+// not agreed to is asked of it again, as the client did.
+func (t *translator) end() (up, down []message) {
 	for _, a := range t.asks {
 		t.refuse(a.call, "the server has gone back to an MCP revision before 2026-07-28, and forgotten what it asked")
 	}
-	_, down := t.brought()
-	return down
+	for id, uri := range t.wants {
+		params, _ := json.Marshal(map[string]string{"uri": uri}) // cannot fail
+		t.up = append(t.up, newRequest(id, "resources/subscribe", params))
+	}
+	return t.brought()
 }
 
 // subscribe changes the set of URIs. The client is answered when the server has agreed.
