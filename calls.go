@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -390,37 +389,4 @@ func (g *group) add(m message) []byte {
 	}
 	g.raw.WriteByte(']')
 	return g.raw.Bytes()
-}
-
-// A faultKind is one of the errors that the bridge itself makes. Their codes lie outside the range that
-// JSON-RPC reserves, so that nobody takes them for the server's.
-type faultKind int
-
-const (
-	faultNotSent         faultKind = -31001
-	faultOutcomeUnknown  faultKind = -31002
-	faultAuthorization   faultKind = -31003
-	faultServerRefused   faultKind = -31004
-	faultBadAnswer       faultKind = -31005
-	faultTooLarge        faultKind = -31006
-	faultNotTranslatable faultKind = -31007
-	faultClosing         faultKind = -31008
-	faultNotPermitted    faultKind = -31009
-)
-
-func (k faultKind) reason() string {
-	return [...]string{"not-sent", "outcome-unknown", "authorization-required", "server-refused", "bad-answer",
-		"too-large", "not-translatable", "closing", "not-permitted"}[-31001-k]
-}
-
-// errorCode is the code of a JSON-RPC error, 0 if it is none.
-func errorCode(raw []byte) int {
-	n, _ := strconv.Atoi(string(peek(raw, "error", "code")))
-	return n
-}
-
-// malformed is the reply to a line that is no message.
-func malformed(err error) message {
-	bad, _ := errors.AsType[*badMessage](err)
-	return errorReply(bad.id, bad.code, bad.text, nil)
 }

@@ -549,30 +549,6 @@ func newNotification(method string, params json.RawMessage) message {
 // newResult makes a response that succeeded.
 func newResult(id string, result json.RawMessage) message { return compose(id, "", "result", result) }
 
-// An errorData is the data of an error that the bridge itself makes, for programs.
-type errorData struct {
-	Source     string `json:"source"` // set by errorReply
-	Reason     string `json:"reason"`
-	MayHaveRun bool   `json:"mayHaveRun"`
-	Attempts   int    `json:"attempts"`
-	ElapsedMs  int64  `json:"elapsedMs"`
-	Server     string `json:"server,omitempty"` // its origin
-	Cause      string `json:"cause,omitempty"`
-}
-
-// errorReply makes an error response; id "" is written as null, and data may be nil.
-func errorReply(id string, code int, text string, data *errorData) message {
-	if data != nil {
-		data.Source = "mcp-redial"
-	}
-	e, _ := json.Marshal(struct {
-		Code    int        `json:"code"`
-		Message string     `json:"message"`
-		Data    *errorData `json:"data,omitempty"`
-	}{code, text, data})
-	return compose(cmp.Or(id, "null"), "", "error", e)
-}
-
 // compose makes a message of what is not empty, all of which is valid.
 func compose(id, method, name string, value []byte) message {
 	b := []byte(`{"jsonrpc":"2.0"`)

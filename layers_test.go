@@ -42,6 +42,7 @@ type layer struct {
 var layers = []layer{
 	{"memory.go", "runtime", ""},
 	{"jsonrpc.go", "", ""},
+	{"faults.go", "", ""},
 	{"log.go", "crypto/sha256 os", "append"},
 	{"transport.go", "crypto/tls crypto/x509 mime net/http net/http/httptrace", ""},
 	{"sse.go", "net/http", ""},
