@@ -59,6 +59,7 @@ func writeLines(w io.Writer, out <-chan []message, mem *budget) {
 		var done charge
 		for _, m := range ms {
 			_ = m.writeLine(bw) // bw keeps its first error
+			mem.recycle(m.rest)
 			done.bytes += m.charge.bytes
 			done.reserve = done.reserve || m.charge.reserve
 		}
@@ -199,7 +200,7 @@ func (b *bridge) write(m message) {
 
 func (b *bridge) put(m message, g *group) {
 	if g != nil {
-		whole := g.add(m)
+		whole := g.add(m.whole())
 		b.mem.free(m.charge)
 		if whole == nil {
 			return
@@ -207,7 +208,7 @@ func (b *bridge) put(m message, g *group) {
 		m = message{raw: whole}
 	}
 	b.outbox = append(b.outbox, m)
-	b.outBytes += len(m.raw)
+	b.outBytes += max(len(m.raw), m.charge.bytes)
 }
 
 // accept takes a message of the client's, or of the translator's in its name.
@@ -364,8 +365,7 @@ func (b *bridge) answer(c *call, m message) {
 		return
 	}
 	if m.id != c.m.id {
-		m = m.withID(c.m.id)
-		m.id = c.m.id
+		m = m.under(c.m.id)
 	}
 	b.record(c, "to-server", m.outcome())
 	b.toClient(m)

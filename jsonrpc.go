@@ -38,9 +38,10 @@ const (
 
 // A message is one JSON-RPC message whose payload nobody has decoded.
 type message struct {
-	raw         []byte // the exact bytes of one JSON object, on one line; never written to again
-	id          string // the id token, spelt as idToken does, so that == compares type and value; "" if none or null
-	idAt, idEnd int    // where the id stands in raw as it came; equal if there is none
+	raw         []byte  // the exact bytes of one JSON object, on one line; never written to again
+	rest        []piece // what follows raw in a large result: nil where whole has been called, and in all else
+	id          string  // the id token, spelt as idToken does, so that == compares type and value; "" if none or null
+	idAt, idEnd int     // where the id stands in raw as it came; equal if there is none
 	method      string
 	as          string // when not "", the id token that is written instead
 	facts       *facts // of a request
@@ -73,18 +74,19 @@ func notJSON(at int, id string) error {
 // scan reads one message, which may have white space around it, and keeps a part of line as its raw. Its
 // errors are *badMessage. The text is valid by RFC 8259 and UTF-8, or refused (JSON-RPC 2.0; MCP, base
 // protocol, Messages).
-func scan(line []byte) (message, error) { return scanText(line, false) }
+func scan(line []byte) (message, error) { return scanText(stepper{b: line}) }
 
-// scanText is scan; own says that line belongs to it: newlines and carriage returns between tokens become spaces, so
-// that raw is one line.
-func scanText(line []byte, own bool) (message, error) {
+// scanText is scan of what s steps over. A message in several pieces has no raw yet, and nothing that was read of it
+// counts but that it is a result, and its id.
+func scanText(s stepper) (message, error) {
 	const version, id, method, params, result, failure = 0, 1, 2, 3, 4, 5
-	envelope := members{of: line, names: [...]string{"jsonrpc", "id", "method", "params", "result", "error"}}
-	inner := members{of: line, names: [...]string{"name", "uri", "_meta", "inputResponses", "requestState", ""}}
-	end := stepper{line, own}.all(envelope.add, inner.add)
+	line := s.b
+	envelope := members{names: [...]string{"jsonrpc", "id", "method", "params", "result", "error"}}
+	inner := members{names: [...]string{"name", "uri", "_meta", "inputResponses", "requestState", ""}}
+	end := s.all(func(key []byte, from, to int) { envelope.add(s.b, key, from, to) }, func(key []byte, from, to int) { inner.add(s.b, key, from, to) })
 
 	var m message
-	token, start := envelope.found, stepper{b: line}.space(0)
+	token, start := envelope.found, (&stepper{b: line}).space(0)
 	odd := slices.Contains(envelope.odd[:], true)
 	outcomes := min(len(token[method]), 1) + min(len(token[result]), 1) + min(len(token[failure]), 1) // each says what kind it is
 	m.idAt = max(envelope.at[id]-start, 0)
@@ -103,7 +105,7 @@ func scanText(line []byte, own bool) (message, error) {
 	switch {
 	case end < 0:
 		return message{}, notJSON(^end, asked)
-	case line[start] != '{':
+	case at(line, start) != '{':
 		trouble = "the message is not an object"
 	case odd:
 		trouble = "a member of the envelope is there twice, or in another case"
@@ -136,17 +138,19 @@ func scanText(line []byte, own bool) (message, error) {
 			m.facts.name, _ = unquote(inner.get(1))
 		}
 	}
-	for line[end-1] != '}' { // white space
-		end--
+	if !s.turned {
+		for line[end-1] != '}' { // white space
+			end--
+		}
+		m.raw = line[start:end:end]
 	}
-	m.raw = line[start:end:end]
 	return m, nil
 }
 
 // idToken returns the one spelling of an id that stands for all. Ids are strings or integers (MCP, base
 // protocol, Requests); false for anything else, and for more than maxToken bytes.
 func idToken(token []byte) (string, bool) {
-	if len(token) == 0 || len(token) > maxToken || token[0] != '"' && len(bytes.Trim(token, "-0123456789")) > 0 {
+	if len(token) == 0 || len(token) > maxToken || token[0] != '"' && len(bytes.Trim(token, "-0123456789")) > 0 || string(token) == `"` {
 		return "", false
 	}
 	if bytes.IndexByte(token, '\\') < 0 {
@@ -185,15 +189,14 @@ func sameName(key []byte, name string) (same, alike bool) {
 
 // members are those of an object that have certain names.
 type members struct {
-	of    []byte
 	names [6]string
 	found [6][]byte
-	at    [6]int  // where they stand in of
+	at    [6]int  // where they stand
 	odd   [6]bool // there twice, or in another case
 }
 
-// add is for each.
-func (s *members) add(key []byte, from, to int) {
+// add takes a member of an object in b.
+func (s *members) add(b, key []byte, from, to int) {
 	c := at(key, 1)
 	for i, name := range s.names {
 		if c < utf8.RuneSelf && c != '\\' && c != '"' && (name == "" || c|0x20 != name[0]|0x20) {
@@ -201,7 +204,7 @@ func (s *members) add(key []byte, from, to int) {
 		}
 		if same, alike := sameName(key, name); alike {
 			s.odd[i] = s.odd[i] || s.found[i] != nil || !same
-			s.found[i], s.at[i] = s.of[from:to:to], from
+			s.found[i], s.at[i] = b[from:to:to], from
 			return
 		}
 	}
@@ -220,8 +223,8 @@ func (s *members) get(i int) []byte {
 // is alone of its name.
 func peek(raw []byte, path ...string) []byte {
 	for _, name := range path {
-		m := members{of: raw, names: [6]string{name}}
-		if each(raw, m.add) < 0 {
+		m := members{names: [6]string{name}}
+		if each(raw, func(key []byte, from, to int) { m.add(raw, key, from, to) }) < 0 {
 			return nil
 		}
 		raw = m.get(0)
@@ -231,21 +234,36 @@ func peek(raw []byte, path ...string) []byte {
 
 // each steps over the value that b is, with white space around it, and calls f with each key token (nil in an
 // array) and where its value stands. It returns len(b), or what the skip functions return for an error.
-func each(b []byte, f visit) int { return stepper{b: b}.all(f, nil) }
+func each(b []byte, f visit) int { return (&stepper{b: b}).all(f, nil) }
 
 type visit func(key []byte, from, to int)
 
 // The skip functions step over one part of a JSON text (RFC 8259) that begins at b[i], and return the index
 // after it. Where the text is not valid they return ^j, which is negative: j is the index of the offence.
 
-// A stepper has those that go through what is nested.
+// A stepper has those that go through what is nested. The text may be in several pieces: then the indices are those of
+// the piece that it has come to.
 type stepper struct {
-	b   []byte
-	own bool // b may be changed: every line end between tokens becomes a space
+	b      []byte
+	own    bool                     // b may be changed: every line end between tokens becomes a space
+	more   func(left []byte) []byte // the piece after b, with the end of b that is left before it; nil if there is none
+	turned bool                     // b is not the first piece
+}
+
+// turn goes over to the next piece, and says whether there was one: what stood at i stands at 0.
+func (s *stepper) turn(i int) bool {
+	if s.more == nil {
+		return false
+	}
+	next := s.more(s.b[i:])
+	if next != nil {
+		s.b, s.turned = next, true
+	}
+	return next != nil
 }
 
 // all is each, and calls inner with what is in the member "params".
-func (s stepper) all(f, inner visit) int {
+func (s *stepper) all(f, inner visit) int {
 	i := s.value(s.space(0), 0, f, inner)
 	if i < 0 {
 		return i
@@ -264,27 +282,34 @@ func at(b []byte, i int) byte {
 	return 0
 }
 
-func (s stepper) space(i int) int {
+func (s *stepper) space(i int) int {
 	if i < len(s.b) && s.b[i] > ' ' {
 		return i // nearly always
 	}
 	return s.blanks(i)
 }
 
-func (s stepper) blanks(i int) int {
+func (s *stepper) blanks(i int) int {
 	for b := s.b; i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t'); i++ {
 		if s.own && b[i] != '\t' {
 			b[i] = ' '
 		}
 	}
+	if i == len(s.b) && s.turn(i) {
+		return s.space(0)
+	}
 	return i
 }
 
 // value steps over a value within depth arrays and objects; f and inner, unless nil, are for all.
-func (s stepper) value(i, depth int, f, inner visit) int {
+func (s *stepper) value(i, depth int, f, inner visit) int {
 	switch at(s.b, i) {
 	case '"':
-		return skipString(s.b, i)
+		end := skipString(s.b, i)
+		for end < 0 && len(s.b)-^end < escapeSize && s.turn(^end) {
+			end = skipRest(s.b, 0)
+		}
+		return end
 	case '{', '[':
 		return s.nested(i, depth+1, f, inner)
 	case 't', 'f', 'n':
@@ -298,24 +323,26 @@ func (s stepper) value(i, depth int, f, inner visit) int {
 	return skipNumber(s.b, i)
 }
 
-func (s stepper) nested(i, depth int, f, inner visit) int {
+func (s *stepper) nested(i, depth int, f, inner visit) int {
 	if depth > maxDepth {
 		return ^i
 	}
-	b := s.b
-	object, closing := b[i] == '{', b[i]+2
-	if i = s.space(i + 1); at(b, i) == closing {
+	object, closing := s.b[i] == '{', s.b[i]+2
+	if i = s.space(i + 1); at(s.b, i) == closing {
 		return i + 1
 	}
 	for {
+		for s.more != nil && len(s.b)-i < headroom && s.turn(i) { // what follows is in one piece then, unless it is long
+			i = 0
+		}
 		var key []byte
 		if object {
-			end := skipString(b, i)
+			end := skipString(s.b, i)
 			if end < 0 {
 				return end
 			}
-			key = b[i:end]
-			if i = s.space(end); at(b, i) != ':' {
+			key = s.b[i:end]
+			if i = s.space(end); at(s.b, i) != ':' {
 				return ^i
 			}
 			i = s.space(i + 1)
@@ -324,14 +351,18 @@ func (s stepper) nested(i, depth int, f, inner visit) int {
 		if string(key) != `"params"` {
 			below = nil
 		}
+		piece := s.b
 		end := s.value(i, depth, below, nil)
 		if end < 0 {
 			return end
 		}
 		if f != nil {
+			if &piece[0] != &s.b[0] {
+				i = end - 1 // of a value in several pieces, the last byte
+			}
 			f(key, i, end)
 		}
-		switch i = s.space(end); at(b, i) {
+		switch i = s.space(end); at(s.b, i) {
 		case closing:
 			return i + 1
 		case ',':
@@ -374,12 +405,20 @@ func skipDigits(b []byte, i int) int {
 	return i
 }
 
-// skipString accepts a string that is valid UTF-8 only, which RFC 8259 asks for and few parsers check.
+// skipString accepts a string that is valid UTF-8 only, which RFC 8259 asks for and few parsers check. Where b ends
+// before the string does, the offence is a character or an escape that begins in the last escapeSize-1 bytes.
 func skipString(b []byte, i int) int {
 	if at(b, i) != '"' {
 		return ^i
 	}
-	for i++; ; {
+	return skipRest(b, i+1)
+}
+
+const escapeSize = 6 // bytes of the longest part of a string that is not to be taken apart: \uXXXX
+
+// skipRest is skipString from the middle of the string.
+func skipRest(b []byte, i int) int {
+	for {
 		i = skipPlain(b, i)
 		switch c := at(b, i); {
 		case c == '"':
@@ -395,11 +434,12 @@ func skipString(b []byte, i int) int {
 		case c != '\\':
 			return ^i
 		case at(b, i+1) == 'u':
-			for end := i + 6; i < end; i++ {
-				if c := at(b, i); i >= end-4 && c-'0' >= 10 && (c|0x20)-'a' >= 6 {
+			for j := i + 2; j < i+escapeSize; j++ {
+				if c := at(b, j); c-'0' >= 10 && (c|0x20)-'a' >= 6 {
 					return ^i
 				}
 			}
+			i += escapeSize
 		case strings.IndexByte(`"\/bfnrt`, at(b, i+1)) < 0:
 			return ^i
 		default:
@@ -460,14 +500,14 @@ func plainFrom(x, stop uint64) int {
 func plain(c byte) bool { return c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' }
 
 // isBatch says whether text, if it is JSON at all, is an array.
-func isBatch(text []byte) bool { return at(text, stepper{b: text}.space(0)) == '[' }
+func isBatch(text []byte) bool { return at(text, (&stepper{b: text}).space(0)) == '[' }
 
 // scanAll reads one message, or an array of messages (MCP 2025-03-26, base protocol, Batching). bad has a
 // *badMessage for each element that is none, or one for the whole: not valid, empty, or more than maxBatch
 // elements.
 func scanAll(text []byte, own bool) (msgs []message, bad []error) {
 	take := func(text []byte) {
-		if m, err := scanText(text, own); err != nil {
+		if m, err := scanText(stepper{b: text, own: own}); err != nil {
 			bad = append(bad, err)
 		} else {
 			msgs = append(msgs, m)
@@ -478,7 +518,7 @@ func scanAll(text []byte, own bool) (msgs []message, bad []error) {
 		return msgs, bad
 	}
 	n := 0
-	end := stepper{text, own}.all(func(_ []byte, from, to int) {
+	end := (&stepper{b: text, own: own}).all(func(_ []byte, from, to int) {
 		if n++; n <= maxBatch {
 			take(text[from:to])
 		}
@@ -518,7 +558,7 @@ func (m message) size() int {
 	return len(before) + len(id) + len(after)
 }
 
-// body reads the message as it goes over the wire, without a final newline.
+// body reads the message as it goes over the wire, without a final newline. It is whole.
 func (m message) body() io.Reader {
 	if m.as == "" {
 		return bytes.NewReader(m.raw) // net/http copies what has several parts through buffers of 32 KiB
@@ -533,6 +573,10 @@ func (m message) writeLine(w *bufio.Writer) error {
 	w.Write(before)
 	w.WriteString(id)
 	w.Write(after)
+	for _, p := range m.rest {
+		w.Flush() // so that the piece is not copied into what is left of the buffer
+		w.Write(p.bytes())
+	}
 	return w.WriteByte('\n') // a bufio.Writer keeps its first error
 }
 

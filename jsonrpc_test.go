@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -551,6 +552,74 @@ func member(b []byte, name string) (value []byte) {
 		return nil
 	}
 	return value
+}
+
+// inPieces scans text that comes in pieces of the given sizes, over and over, and returns what has been made of the
+// text; turned says that there was more than one.
+func inPieces(text []byte, sizes ...int) (m message, after []byte, turned bool, err error) {
+	cut := func() (part []byte) {
+		n := min(max(sizes[0], 1), len(text))
+		part, text = bytes.Clone(text[:n]), text[n:]
+		sizes = append(sizes[1:], sizes[0])
+		return part
+	}
+	var before []byte
+	piece := cut()
+	m, err = scanText(stepper{b: piece, own: true, more: func(left []byte) []byte {
+		if len(text) == 0 {
+			return nil
+		}
+		turned = true
+		before = append(before, piece[:len(piece)-len(left)]...)
+		piece = append(bytes.Clone(left), cut()...)
+		return piece
+	}})
+	return m, slices.Concat(before, piece, text), turned, err
+}
+
+// A result is read in pieces as it is in one, wherever they are cut.
+func TestScanPieces(t *testing.T) {
+	long := strings.Repeat(`He said \"no\", \\ \u00fc\/ üüü €€€ 😀😀 and a\tlot more of it; `, 15)
+	value := `{"s":"` + long + `","n":[-0.5e+10,12345,true,false,null,{}],"` + strings.Repeat("k", 300) + `":  [ ] ` + strings.Repeat(" ", 1500) + `,"e":"","u":"` + strings.Repeat("€", 500) + `"}`
+	for _, text := range []string{
+		`{"jsonrpc":"2.0","id":17,"result":` + value + "}",
+		`{"result":` + value + `,"jsonrpc":"2.0","id":"abc"}`,
+		" \r\n{\"result\":[" + value + ",\n" + value + "]\t,\"id\" :-7,\"jsonrpc\":\"2.0\"}" + strings.Repeat(" \n", 1000),
+	} {
+		line := []byte(text)
+		want, err := scanText(stepper{b: line, own: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := strings.IndexByte(text, '{') + 1; at < len(text); at++ { // what is before is never as long as a piece
+			for _, sizes := range [][]int{{at, len(text)}, {at, 1}, {at, 1500, 7}} {
+				m, after, turned, err := inPieces([]byte(text), sizes...)
+				if err != nil || !turned || m.kind != response || m.failed || m.id != want.id || !bytes.Equal(after, line) {
+					t.Fatalf("cut into %v, %.40q…: %+v, %v", sizes, text, m, err)
+				}
+			}
+		}
+	}
+}
+
+// What is refused in one piece is refused in several. What is accepted in several is what it is in one.
+func FuzzScanPieces(f *testing.F) {
+	f.Fuzz(func(t *testing.T, text string, stretch uint16, first, second uint16) {
+		text = strings.Replace(text, "~", strings.Repeat("~", int(stretch%5000)), 1)
+		if text == "" {
+			return
+		}
+		line := []byte(text)
+		want, wantErr := scanText(stepper{b: line, own: true})
+		m, after, turned, err := inPieces([]byte(text), int(first), int(second))
+		switch {
+		case err != nil && turned: // it may only be that a name or a number is too long
+		case (err != nil) != (wantErr != nil):
+			t.Fatalf("%q: %v in pieces, %v in one", text, err, wantErr)
+		case err == nil && m.kind == response && !m.failed && (want.kind != response || want.failed || m.id != want.id || !bytes.Equal(after, line)):
+			t.Fatalf("%q: %+v in pieces, %+v in one, %q", text, m, want, after)
+		}
+	})
 }
 
 func FuzzPeek(f *testing.F) {

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"io"
 	"runtime"
-	"slices"
 	"sync"
 	"unicode/utf8"
 )
@@ -36,6 +35,8 @@ type budget struct {
 	used     int
 	reserved bool      // a charge has the reserve
 	freed    sync.Cond // whenever there may be more room
+
+	buffers sync.Pool // of *[pieceSize]byte: fresh pages cost more than all that is done with their bytes
 }
 
 func newBudget(limit, maxMessage int) *budget {
@@ -84,48 +85,88 @@ var errTooLarge = errors.New("message larger than the limit")
 const (
 	readPiece = 16 << 10  // bytes of a body of unknown size that are read at once
 	linePiece = 128 << 10 // of a line
-	mostPiece = 1 << 20   // in one piece of a pile
-	large     = 4 << 20   // of a message that takes the place of the one before
+	small     = 128 << 10 // of a message that is in one part
+	pieceSize = 256 << 10 // in one piece of a larger one
+	headroom  = 1 << 10   // at the beginning of each piece, for the end of what is before it
+	large     = 4 << 20   // of a message that takes the place of the one before when it is joined
 )
 
-// A pile is a message being put together of parts. It grows by pieces, which are joined when the message is whole:
-// for that moment it is there twice, and never more than that.
+// A piece is a part of a large message, in a buffer that is used again.
+type piece struct {
+	buffer   *[pieceSize]byte
+	from, to int
+}
+
+func (p piece) bytes() []byte { return p.buffer[p.from:p.to] }
+
+// join makes one text, of size bytes, of parts.
+func join(size int, head []byte, pieces []piece) []byte {
+	if size >= large { // the one before is garbage by now, and its pages are at hand
+		runtime.GC()
+	}
+	b := append(make([]byte, 0, size), head...)
+	for _, p := range pieces {
+		b = append(b, p.bytes()...)
+	}
+	return b
+}
+
+// recycle takes buffers back. Nobody may have a part of them any more.
+func (b *budget) recycle(pieces []piece) {
+	for _, p := range pieces {
+		b.buffers.Put(p.buffer)
+	}
+}
+
+// A pile is a message being put together of parts. A large one grows by pieces.
 type pile struct {
 	mem    *budget
 	max    int // bytes in one message
 	urgent bool
-	pieces [][]byte
-	size   int
-	charge charge
-}
 
-// collect makes room for a message of size bytes: one that is large takes the place of the one before, which nobody
-// holds any more. Fresh pages cost more than all that is done with their bytes, and stay.
-func collect(size int) {
-	if size >= large {
-		runtime.GC()
-	}
+	head   []byte // nil: nothing yet
+	pieces []piece
+	charge charge // of all that has come
+
+	// Of a body whose length is known.
+	src     io.Reader
+	left    int   // bytes to come
+	stepped int   // pieces that next has returned
+	err     error // why the rest does not come
 }
 
 // add appends a copy of b. Its errors are errTooLarge and the context's; the pile stays as it was.
 func (p *pile) add(ctx context.Context, b []byte) error {
-	if len(b) > p.max-p.size {
+	if len(b) > p.max-p.charge.bytes {
 		return errTooLarge
 	}
 	if err := p.mem.grow(ctx, &p.charge, len(b), p.urgent); err != nil {
 		return err
 	}
+	if len(p.head) == 0 || p.charge.bytes <= small {
+		p.head = append(p.head, b...)
+		return nil
+	}
+	for len(b) > 0 {
+		n := copy(p.room(), b)
+		p.pieces[len(p.pieces)-1].to += n
+		b = b[n:]
+	}
+	return nil
+}
+
+// room is where the next bytes go, in the last piece.
+func (p *pile) room() []byte {
 	i := len(p.pieces) - 1
-	if i < 0 || len(b) > cap(p.pieces[i])-len(p.pieces[i]) {
-		p.pieces = append(p.pieces, make([]byte, 0, max(len(b), min(p.size, mostPiece))))
+	if i < 0 || p.pieces[i].to == pieceSize {
+		buffer, ok := p.mem.buffers.Get().(*[pieceSize]byte)
+		if !ok {
+			buffer = new([pieceSize]byte)
+		}
+		p.pieces = append(p.pieces, piece{buffer, headroom, headroom})
 		i++
 	}
-	p.pieces[i] = append(p.pieces[i], b...)
-	if p.size < large {
-		collect(p.size + len(b))
-	}
-	p.size += len(b)
-	return nil
+	return p.pieces[i].buffer[p.pieces[i].to:]
 }
 
 // addValid is add for text that is not UTF-8: what takes the place of its invalid parts is longer, and is charged and
@@ -143,25 +184,24 @@ func (p *pile) addValid(ctx context.Context, b []byte) error {
 	return nil
 }
 
-// take returns the message, and what it is charged. The pile is empty again.
+// take returns the message in one part, and what it is charged. The pile is empty again.
 func (p *pile) take() (b []byte, c charge) {
-	if len(p.pieces) == 1 { // as most have
-		b = p.pieces[0]
-	} else {
-		collect(p.size)
-		b = bytes.Join(p.pieces, nil)
+	b, c = p.head, p.charge
+	if len(p.pieces) > 0 {
+		b = join(c.bytes, p.head, p.pieces)
+		p.mem.recycle(p.pieces)
 	}
-	c = p.charge
-	clear(p.pieces)
-	p.pieces, p.size, p.charge = p.pieces[:0], 0, charge{}
+	p.empty()
 	return b, c
 }
 
 // drop empties the pile.
 func (p *pile) drop() {
 	p.mem.free(p.charge)
-	p.pieces, p.size, p.charge = nil, 0, charge{}
+	p.empty()
 }
+
+func (p *pile) empty() { *p = pile{mem: p.mem, max: p.max, urgent: p.urgent} }
 
 // A lineReader reads lines that end with LF, CRLF, or the stream. It belongs to one goroutine.
 type lineReader struct {
@@ -190,13 +230,13 @@ func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error
 	for {
 		part, end := l.r.ReadSlice('\n')
 		more := end == bufio.ErrBufferFull
-		if end != nil && !more && (end != io.EOF || l.size+len(part) == 0) {
+		if end != nil && !more && (end != io.EOF || l.charge.bytes+len(part) == 0) {
 			l.drop()
 			return nil, c, end
 		}
 		part = bytes.TrimSuffix(part, []byte("\n"))
 		if err = l.add(ctx, part); err == errTooLarge {
-			line = bytes.Clone(append(l.pieces, part)[0])
+			line = append(l.head, part...)
 			for more {
 				_, end = l.r.ReadSlice('\n')
 				more = end == bufio.ErrBufferFull
@@ -255,40 +295,57 @@ func validUTF8(b []byte) []byte {
 	return out
 }
 
-// readAll reads one message body of at most max bytes, charged to mem as urgent while it comes. size is the
-// announced length, -1 if unknown: with it the body is there only once. More than max is errTooLarge; other
-// errors are the context's and the reader's.
-func readAll(ctx context.Context, r io.Reader, size int64, max int, mem *budget) (body []byte, c charge, err error) {
-	p := pile{mem: mem, max: max, urgent: true}
+// read takes one message body of size bytes, -1 if that is unknown. Of a large one it takes the beginning, and leaves
+// the rest to more. More than max is errTooLarge; other errors are the context's and the reader's.
+func (p *pile) read(ctx context.Context, r io.Reader, size int64) error {
 	switch {
-	case size > int64(max):
-		err = errTooLarge
-	case size >= 0:
-		err = p.readWhole(ctx, r, int(size))
-	default:
-		err = p.readRest(ctx, r)
+	case size > int64(p.max):
+		return errTooLarge
+	case size < 0:
+		return p.readRest(ctx, r)
 	}
-	if err != nil {
-		p.drop()
-		return nil, c, err
-	}
-	body, c = p.take()
-	return body, c, nil
+	p.src, p.left = r, int(size)
+	p.head = make([]byte, min(p.left, small))
+	return p.fill(ctx, p.head)
 }
 
-// readWhole fills an empty pile with size bytes, in one piece.
-func (p *pile) readWhole(ctx context.Context, r io.Reader, size int) error {
-	collect(size)
-	p.pieces, p.size = [][]byte{make([]byte, size)}, size
-	for part := range slices.Chunk(p.pieces[0], mostPiece) {
-		if err := p.mem.grow(ctx, &p.charge, len(part), p.urgent); err != nil {
-			return err
-		}
-		if _, err := io.ReadFull(r, part); err != nil {
-			return err
-		}
+// fill reads all of b.
+func (p *pile) fill(ctx context.Context, b []byte) error {
+	if err := p.mem.grow(ctx, &p.charge, len(b), p.urgent); err != nil {
+		return err
 	}
-	return nil
+	p.left -= len(b)
+	_, err := io.ReadFull(p.src, b)
+	return err
+}
+
+// more reads the next piece of what is left, and says whether there was one.
+func (p *pile) more(ctx context.Context) bool {
+	if p.left == 0 || p.err != nil {
+		return false
+	}
+	b := p.room()
+	b = b[:min(len(b), p.left)]
+	p.err = p.fill(ctx, b)
+	p.pieces[len(p.pieces)-1].to += len(b)
+	return p.err == nil
+}
+
+// next goes through the pieces: it takes left, the end of the one before, over to the next, and returns that; nil if
+// there is none. left is not longer than headroom.
+func (p *pile) next(ctx context.Context, left []byte) []byte {
+	if p.stepped == len(p.pieces) && !p.more(ctx) {
+		return nil
+	}
+	if p.stepped == 0 {
+		p.head = p.head[:len(p.head)-len(left)]
+	} else {
+		p.pieces[p.stepped-1].to -= len(left)
+	}
+	piece := &p.pieces[p.stepped]
+	piece.from -= copy(piece.buffer[piece.from-len(left):], left)
+	p.stepped++
+	return piece.bytes()
 }
 
 // readRest adds all that r has.

@@ -357,3 +357,66 @@ func TestLastChanceOfLatecomer(t *testing.T) {
 		}
 	})
 }
+
+// What is larger than a piece comes through whole, and what the loop looks into is looked into to its end: the tool that
+// may not be seen is in a list that goes on for a megabyte, and an id that is not spelt as it was is put right.
+func TestLargeAnswers(t *testing.T) {
+	const much = 1 << 20
+	inflate := func(edit func([]byte) [][]byte, path ...string) func([]byte) [][]byte {
+		return func(b []byte) [][]byte {
+			big := fakeJSON(strings.Repeat(`much "of" it `, much/13))
+			return edit(set(b, big, append(path, "aaa")...))
+		}
+	}
+	same := func(b []byte) [][]byte { return [][]byte{b} }
+	for name, s := range fakeTransports(false) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newMemNet()
+				s.start(t, n.listen("mcp.test:80"))
+				o := testOptions()
+				o.tools.ignore = []string{"look"}
+				h := newQuietHost(t, n, o)
+				greeting, misspell := "initialize", editQuoteID
+				switch s.kind {
+				case fakeStateless:
+					greeting = "server/discover"
+				case fakeSSE: // there the id alone tells
+					misspell = same
+				}
+				s.fail(fault{on: greeting, act: true, edit: inflate(same, "result")},
+					fault{on: "tools/list", act: true, edit: inflate(same, "result")},
+					fault{on: "echo", act: true, edit: inflate(same, "result")},
+					fault{on: "echo", act: true, edit: inflate(misspell, "result")},
+					fault{on: "fails", act: true, edit: inflate(same, "result")},
+					fault{on: "resources/read", act: true, edit: inflate(same, "result")})
+				h.hello()
+				h.say(`{"jsonrpc":"2.0","id":"list","method":"tools/list"}`)
+				got := h.answer(`"list"`, time.Minute)
+				if strings.Contains(got, `"look"`) || !strings.Contains(got, `"put"`) || len(got) < much {
+					t.Errorf("a list of %d bytes: %.300s", len(got), got)
+				}
+				for _, tool := range []string{"echo", "echo", "fails"} {
+					got = h.answer(h.call(tool, `"text":"hi"`), time.Minute)
+					if len(got) < much || peek([]byte(got), "result", "content") == nil {
+						t.Errorf("%s: %d bytes: %.300s", tool, len(got), got)
+					}
+				}
+				h.say(`{"jsonrpc":"2.0","id":"read","method":"resources/read","params":{"uri":"file:///a"}}`)
+				if got = h.answer(`"read"`, time.Minute); len(got) < much {
+					t.Errorf("a resource of %d bytes: %.300s", len(got), got)
+				}
+				h.in.Close()
+				<-h.ended
+				if used := h.b.mem.used; used != 0 {
+					t.Errorf("%d bytes stay charged", used)
+				}
+				for _, r := range s.seen {
+					if s.kind == fakeStreamable && r.method == "tools/list" && r.header.Get("Mcp-Protocol-Version") != "2025-11-25" {
+						t.Errorf("the version was not read: %v", r.header)
+					}
+				}
+			})
+		})
+	}
+}

@@ -27,9 +27,8 @@ const (
 
 // A streamEvent is one dispatched event.
 type streamEvent struct {
-	name   string // "message" if the stream gave none
-	data   []byte // lines joined by LF; not decoded; whoever gets the event may keep and change it
-	charge charge // what data holds of the budget, freed by whoever gets the event
+	name string // "message" if the stream gave none
+	data pile   // lines joined by LF; not decoded; whoever gets the event may keep and change it, and frees it
 }
 
 // An eventReader parses one event stream, for one goroutine.
@@ -109,10 +108,10 @@ func (r *eventReader) line(ctx context.Context, b []byte, last bool) error {
 		r.inData = string(name) == "data"
 		switch string(name) {
 		case "data":
-			if len(r.pieces) > 0 {
-				if err := r.add(ctx, []byte{'\n'}); err != nil {
-					return err
-				}
+			if r.head == nil {
+				r.head = []byte{} // data that is empty is data
+			} else if err := r.add(ctx, []byte{'\n'}); err != nil {
+				return err
 			}
 		case "event":
 			r.name = append(r.name[:0], kept...)
@@ -136,19 +135,20 @@ func (r *eventReader) line(ctx context.Context, b []byte, last bool) error {
 // dispatch ends a block. ok is false if it had no data.
 func (r *eventReader) dispatch() (e streamEvent, ok bool) {
 	r.lastID = append(r.lastID[:0], r.id...)
-	e.name, ok = "message", len(r.pieces) > 0
+	e.name, ok = "message", r.head != nil
 	if len(r.name) > 0 && string(r.name) != e.name {
 		e.name = string(validUTF8(r.name))
 	}
 	r.name = r.name[:0]
-	e.data, e.charge = r.take()
+	e.data = r.pile
+	r.pile.empty()
 	return e, ok
 }
 
 // events hands every message of an event stream to recv, in order, and every event of another name to
 // other, until the stream ends. The error is that of recv, other or the context, or an
 // *exchangeError that is unknown, with the place to go on, or final where an event exceeds the bound.
-func (w *wire) events(ctx context.Context, body io.Reader, after string, recv receive, other func(streamEvent) error) error {
+func (w *wire) events(ctx context.Context, body io.Reader, after string, recv receive, other func(name string, data []byte) error) error {
 	r := newEventReader(body, w.max, w.mem, after)
 	defer r.drop()
 	for {
@@ -162,14 +162,16 @@ func (w *wire) events(ctx context.Context, body io.Reader, after string, recv re
 		if err != nil {
 			return readError(ctx, err, string(r.lastID), r.retry)
 		}
+		size := e.data.charge.bytes
 		if ok && e.name == "message" {
-			err = w.hand(ctx, e.data, e.charge, recv)
+			err = w.hand(ctx, &e.data, recv)
 		} else if ok {
-			w.mem.free(e.charge)
-			err = other(e)
+			data, c := e.data.take()
+			w.mem.free(c)
+			err = other(e.name, data)
 		}
 		if errors.As(err, new(*badMessage)) {
-			w.log.Debug("skipping an event that is no message", "bytes", len(e.data))
+			w.log.Debug("skipping an event that is no message", "bytes", size)
 		} else if err != nil {
 			return err
 		}
@@ -197,11 +199,11 @@ func (s *sse) listen(ctx context.Context, _ string, p *progress, opened func(), 
 		if kind := mediaType(resp.Header); kind != eventStream && kind != "" {
 			return notExpected(resp, kind)
 		}
-		err := s.w.events(ctx, resp.Body, "", recv, func(e streamEvent) (err error) {
-			if e.name != "endpoint" || s.endpoint != nil {
+		err := s.w.events(ctx, resp.Body, "", recv, func(name string, data []byte) (err error) {
+			if name != "endpoint" || s.endpoint != nil {
 				return nil
 			}
-			if s.endpoint, err = endpoint(s.w.url, string(validUTF8(e.data[:min(len(e.data), maxEndpoint+1)]))); err == nil && late.Stop() {
+			if s.endpoint, err = endpoint(s.w.url, string(validUTF8(data[:min(len(data), maxEndpoint+1)]))); err == nil && late.Stop() {
 				opened()
 			}
 			return err

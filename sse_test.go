@@ -20,15 +20,23 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// A wholeEvent is an event whose data is in one part.
+type wholeEvent struct {
+	name   string
+	data   []byte
+	charge charge
+}
+
 // next is the next event, however many reads it takes.
-func (r *eventReader) next(ctx context.Context) (streamEvent, error) {
+func (r *eventReader) next(ctx context.Context) (wholeEvent, error) {
 	for {
 		e, ok, err := r.buffered(ctx)
 		if ok || err != nil {
-			return e, err
+			data, c := e.data.take()
+			return wholeEvent{e.name, data, c}, err
 		}
 		if err := r.fill(); err != nil {
-			return e, err
+			return wholeEvent{}, err
 		}
 	}
 }
@@ -463,7 +471,7 @@ func TestEventsFree(t *testing.T) {
 					return stop
 				}
 				return nil
-			}, func(streamEvent) error { return stop })
+			}, func(string, []byte) error { return stop })
 			if err == nil || n > enough {
 				t.Errorf("handed on %d messages, ended with %v", n, err)
 			}

@@ -134,7 +134,7 @@ func (s *stateless) send(ctx context.Context, m message, p *progress, recv recei
 			}
 			got = got.under(m.token())
 			if m.method == "tools/list" {
-				got = s.learn(got, at(peek(m.raw, "params", "cursor"), 0) != '"')
+				got = s.learn(got.whole(), at(peek(m.raw, "params", "cursor"), 0) != '"')
 			}
 			return cmp.Or(recv(got), errEnough)
 		})
@@ -297,10 +297,10 @@ func (w *walk) annotation(value []byte, kind string, path []string, reachable bo
 // nothing. m itself comes back if edit changed none. Of tools that are there twice, or in another case, none stay:
 // two parsers could see different ones.
 func editTools(m message, edit func(tool []byte) []byte) message {
-	result := members{of: peek(m.raw, "result"), names: [6]string{"tools"}}
-	each(result.of, result.add)
-	tools := result.found[0]
-	if result.odd[0] {
+	result, found := peek(m.raw, "result"), members{names: [6]string{"tools"}}
+	each(result, func(key []byte, from, to int) { found.add(result, key, from, to) })
+	tools := found.found[0]
+	if found.odd[0] {
 		return m.rewritten(set(m.raw, []byte(`{"tools":[]}`), "result"))
 	}
 	if at(tools, 0) != '[' {
@@ -322,19 +322,13 @@ func editTools(m message, edit func(tool []byte) []byte) message {
 	return m.rewritten(set(m.raw, list, "result", "tools"))
 }
 
-// rewritten is m with other bytes; what it is charged with stays.
-func (m message) rewritten(raw []byte) message {
-	n, err := scan(raw)
-	if err != nil {
-		return m // raw was put together from valid JSON: it can only be nested too deeply
-	}
-	n.safe, n.charge, n.as = m.safe, m.charge, m.as
-	return n
-}
-
 // under is a response as the answer to the request with that id.
 func (m message) under(id string) message {
-	m.as, m.id = id, id
+	if m.token() != id {
+		m = m.whole()
+		m.as = id
+	}
+	m.id = id
 	return m
 }
 

@@ -76,6 +76,7 @@ func (s *streamable) note(recv receive) receive {
 	return func(m message) error {
 		if s.greeting && m.kind == response {
 			s.greeting = false
+			m = m.whole()
 			v := string(bytes.Trim(peek(m.raw, "result", "protocolVersion"), `"`))
 			if v >= "2025-06-18" && visible(v) { // older ones have no such header
 				s.version = v
@@ -119,18 +120,17 @@ func (w *wire) answer(ctx context.Context, resp *http.Response, recv receive) er
 }
 
 func (w *wire) answerJSON(ctx context.Context, body io.Reader, size int64, recv receive) error {
-	data, c, err := readAll(ctx, body, size, w.max, w.mem)
-	if err != nil {
-		return readError(ctx, err, "", 0)
-	}
-	if err = w.hand(ctx, data, c, recv); errors.As(err, new(*badMessage)) {
+	p := pile{mem: w.mem, max: w.max, urgent: true}
+	p.err = p.read(ctx, body, size)
+	err := w.hand(ctx, &p, recv)
+	if errors.As(err, new(*badMessage)) {
 		return &exchangeError{fate: unknown, err: fmt.Errorf("reading the answer: %w", err)}
 	}
 	return err
 }
 
 // ignore is for events of names that mean nothing to Streamable HTTP: servers send heartbeats.
-func ignore(streamEvent) error { return nil }
+func ignore(string, []byte) error { return nil }
 
 // resumable makes the end of an event stream a cut, and its cursor one that can be sent: net/http refuses
 // control characters and strips spaces, and another cursor than the server's own is worse than none.

@@ -321,17 +321,32 @@ func notExpected(resp *http.Response, kind string) error {
 	return &exchangeError{fate: final, status: resp.StatusCode, err: fmt.Errorf("the server answered with the media type %q", clean(kind))}
 }
 
-// hand gives the messages in the data of an event or of a JSON answer to recv; c, which data is charged, goes with
-// the last of them. Its error is that of recv, an *exchangeError, or a *badMessage if there are none.
-func (w *wire) hand(ctx context.Context, data []byte, c charge, recv receive) error {
-	if m, err := scanText(data, true); err == nil { // nearly always
-		m.charge = c
+// hand gives the messages in p, the data of an event or a JSON answer, to recv; what is charged goes with the last of
+// them. Its error is that of recv, an *exchangeError, or a *badMessage if there are none.
+func (w *wire) hand(ctx context.Context, p *pile, recv receive) error {
+	text := stepper{b: p.head, own: true}
+	if len(p.pieces) > 0 || p.left > 0 {
+		text.more = func(left []byte) []byte { return p.next(ctx, left) }
+	}
+	m, err := scanText(text)
+	for p.more(ctx) { // what the scan has not come to
+	}
+	switch {
+	case p.err != nil:
+		defer p.drop()
+		return readError(ctx, p.err, "", 0)
+	case err == nil && (len(p.pieces) == 0 || m.kind == response && !m.failed): // nearly always
+		if len(p.pieces) > 0 {
+			m.raw, m.rest = p.head, p.pieces
+		}
+		m.charge = p.charge
+		p.empty()
 		return recv(m)
 	}
+	data, c := p.take()
 	batch, bad := scanAll(data, true)
 	if len(bad) > 0 && !utf8.Valid(data) { // servers do send it, inside strings
 		w.mem.free(c)
-		p := pile{mem: w.mem, max: w.max, urgent: true}
 		if err := p.addValid(ctx, data); err != nil {
 			p.drop()
 			return readError(ctx, err, "", 0)
@@ -353,4 +368,22 @@ func (w *wire) hand(ctx context.Context, data []byte, c charge, recv receive) er
 		}
 	}
 	return nil
+}
+
+// rewritten is m with other bytes; what it is charged with stays.
+func (m message) rewritten(raw []byte) message {
+	n, err := scan(raw)
+	if err != nil {
+		return m // raw was put together from valid JSON: it can only be nested too deeply
+	}
+	n.safe, n.charge, n.as = m.safe, m.charge, m.as
+	return n
+}
+
+// whole is m in one part, which alone can be looked into.
+func (m message) whole() message {
+	if m.rest == nil {
+		return m
+	}
+	return m.rewritten(join(m.charge.bytes, m.raw, m.rest))
 }

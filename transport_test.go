@@ -1,18 +1,23 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
+	"unicode/utf8"
 )
 
 func (f fate) String() string {
@@ -248,7 +253,7 @@ func TestHandOwns(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := 0
-		err := w.hand(t.Context(), append([]byte(nil), body...), c, func(m message) error {
+		err := w.hand(t.Context(), &pile{mem: w.mem, max: w.max, urgent: true, head: bytes.Clone(body), charge: c}, func(m message) error {
 			w.mem.free(m.charge)
 			if n++; n > refuse {
 				return errEnough
@@ -273,7 +278,7 @@ func TestHandDecodes(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := ""
-		err := w.hand(t.Context(), []byte(body), c, func(m message) error {
+		err := w.hand(t.Context(), &pile{mem: w.mem, max: w.max, urgent: true, head: []byte(body), charge: c}, func(m message) error {
 			got = string(m.raw)
 			if m.charge.bytes != len(want) {
 				t.Errorf("%d bytes are charged for %d", m.charge.bytes, len(want))
@@ -283,6 +288,91 @@ func TestHandDecodes(t *testing.T) {
 		})
 		if over == 0 && (err != nil || got != want) || over == 1 && (!errors.Is(err, errTooLarge) || got != "") || w.mem.used != 0 {
 			t.Errorf("a limit of %d for %d bytes: %q, %v, %d bytes stay charged", w.max, len(want), got, err, w.mem.used)
+		}
+	}
+}
+
+// TestHandLarge takes answers of every size around the ends of pieces, as bodies whose length is known and as events,
+// and reuses the buffers of each for the next. What is not a plain result is looked into, and comes in one part.
+func TestHandLarge(t *testing.T) {
+	const max = 2 << 20
+	w := &wire{max: max, mem: newBudget(64<<20, max), log: slog.New(slog.DiscardHandler)}
+	text := func(size int, head, tail string) string {
+		filling := fmt.Sprintf(`%d\n“%d” `, size, size*size)
+		filling = strings.Repeat(filling, size/len(filling)+1)
+		rest := size - len(head) - len(tail)
+		for !utf8.ValidString(filling[:rest]) || strings.HasSuffix(filling[:rest], `\`) {
+			rest--
+		}
+		return head + filling[:rest] + strings.Repeat("x", size-len(head)-len(tail)-rest) + tail
+	}
+	for _, form := range []struct{ head, tail, id string }{
+		{`{"jsonrpc":"2.0","id":7,"result":{"text":"`, `"}}`, "7"},
+		{`{"result":["`, `"],"id":"a","jsonrpc":"2.0"}`, `"a"`},
+		{`{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":"`, `"}}`, "7"},
+		{`{"jsonrpc":"2.0","method":"m","params":["`, `"]}`, ""},
+		{`{"jsonrpc":"2.0","id":7,"method":"m","params":{"name":"n","a":"`, `"}}`, "7"},
+		{`[{"jsonrpc":"2.0","id":7,"result":"`, `"}]`, "7"},
+		{`{"jsonrpc":"2.0","id":7,"result":"`, `"`, "bad"},
+		{`{"jsonrpc":"2.0","id":7,"result":"`, `"} x`, "bad"},
+		{`{"jsonrpc":"2.0","id":7,"result":"`, "\xff\"}", "7"},
+	} {
+		for _, size := range []int{small - 1, small, small + 1, small + pieceSize - headroom, small + pieceSize - headroom + 1, small + 2*(pieceSize-headroom), max - 2, max - 1, max} {
+			body := text(size, form.head, form.tail)
+			want := strings.ToValidUTF8(body, "\ufffd")
+			line, bad := strings.Trim(want, "[]"), len(want) > max
+			chunks := func(text string) io.Reader { return &chunks{s: text, sizes: []int{70_000, 1, 5000}} }
+			read := func(size int) *pile {
+				p := &pile{mem: w.mem, max: max, urgent: true}
+				p.err = p.read(t.Context(), chunks(body), int64(size))
+				return p
+			}
+			for how, come := range map[string]func() *pile{
+				"known":   func() *pile { return read(size) },
+				"unknown": func() *pile { return read(-1) },
+				"event": func() *pile {
+					for r := newEventReader(chunks("data: "+body+"\n\n"), max, w.mem, ""); ; {
+						if e, ok, err := r.buffered(t.Context()); ok || err != nil {
+							return &e.data
+						}
+						r.fill()
+					}
+				},
+			} {
+				p := come()
+				got := ""
+				err := w.hand(t.Context(), p, func(m message) error {
+					plain := m.kind == response && !m.failed && strings.HasPrefix(form.head, "{") && utf8.ValidString(body)
+					if m.id != form.id || m.charge.bytes != len(want) || (m.rest != nil) != (plain && size > small) || string(m.whole().raw) != line {
+						t.Errorf("%s, %d bytes of %s…: %+.300v", how, size, form.head, m)
+					}
+					var out bytes.Buffer
+					bw := bufio.NewWriter(&out)
+					m.writeLine(bw)
+					bw.Flush()
+					w.mem.recycle(m.rest)
+					w.mem.free(m.charge)
+					got = strings.TrimSuffix(out.String(), "\n")
+					return nil
+				})
+				if refused := form.id == "bad" || bad; refused != (err != nil) || !refused && got != line || w.mem.used != 0 {
+					t.Errorf("%s, %d bytes of %s…: %v, %d bytes written, %d stay charged", how, size, form.head, err, len(got), w.mem.used)
+				}
+			}
+		}
+	}
+}
+
+// TestHandCut ends a large answer whose length was announced, in each of its pieces.
+func TestHandCut(t *testing.T) {
+	body := `{"jsonrpc":"2.0","id":7,"result":"` + strings.Repeat("x", 3*pieceSize) + `"}`
+	for _, at := range []int{0, 10, small, small + 1, small + pieceSize, len(body) - 1} {
+		w := testWire()
+		p := pile{mem: w.mem, max: w.max, urgent: true}
+		p.err = p.read(t.Context(), io.MultiReader(strings.NewReader(body[:at]), iotest.ErrReader(io.ErrUnexpectedEOF)), int64(len(body)))
+		err := w.hand(t.Context(), &p, func(message) error { t.Error("a message"); return nil })
+		if outcome(err) != "unknown" || w.mem.used != 0 {
+			t.Errorf("cut after %d bytes: %v, %d stay charged", at, err, w.mem.used)
 		}
 	}
 }
