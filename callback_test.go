@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -701,12 +704,30 @@ func FuzzMetadata(f *testing.F) {
 	})
 }
 
+// referenceChallenge is bearerChallenge in regular expressions, which say less of a string that ends within an escape.
+func referenceChallenge(header string) challenge {
+	const token, quoted = `[\w!#$%&'*+.^|~-]+`, `"((?:[^"\\]|\\.)*)(?:"|$)`
+	c, bearer := challenge{}, false
+	for _, m := range regexp.MustCompile(`(?s)(`+token+`)(?:\s*(=)\s*(?:`+quoted+`|([^\s,"]*)))?|`+quoted).FindAllStringSubmatch(header, -1) {
+		name, value := strings.ToLower(m[1]), cmp.Or(regexp.MustCompile(`(?s)\\(.)`).ReplaceAllString(m[3], "$1"), m[4])
+		if _, twice := c[name]; name != "" && m[2] == "" {
+			bearer = name == "bearer"
+		} else if name != "" && bearer && !twice {
+			c[name] = value
+		}
+	}
+	return c
+}
+
 func FuzzChallenge(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header string) {
 		for name, value := range bearerChallenge(header) {
 			if name == "" || name != strings.ToLower(name) || len(name)+len(value) > len(header) {
 				t.Errorf("%q gave %q=%q", header, name, value)
 			}
+		}
+		if got, want := bearerChallenge(header), referenceChallenge(header); !strings.HasSuffix(header, `\`) && !maps.Equal(got, want) {
+			t.Errorf("%q gave %q, want %q", header, got, want)
 		}
 	})
 }

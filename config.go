@@ -204,11 +204,6 @@ func parse(args []string, m machine) (*config, error) {
 	return &d.config, d.finish()
 }
 
-var (
-	hostForm   = pattern(`^[A-Za-z0-9._:-]+$`)
-	policyLine = pattern(`^(--[a-z0-9-]+)(?:[ \t=]+(?:'(.*)'|"(.*)"|(.*)))?$`)
-)
-
 // split tells flags from words. A value may begin with dashes, as for mcp-remote.
 func (d *draft) split(args []string) (said []setting, words []string, err error) {
 	for i := 0; i < len(args); i++ {
@@ -257,6 +252,14 @@ func (d *draft) nearest(name string) string {
 	return best
 }
 
+// unquoted is a value without the quotes around it.
+func unquoted(v string) string {
+	if n := len(v) - 1; n > 0 && v[0] == v[n] && (v[0] == '\'' || v[0] == '"') {
+		return v[1:n]
+	}
+	return v
+}
+
 // readPolicy reads the file that arguments cannot loosen. One that others could have written stops the program.
 func (d *draft) readPolicy() error {
 	const ask = "ask the administrator of this machine"
@@ -279,12 +282,12 @@ func (d *draft) readPolicy() error {
 		var said []setting
 		var words []string
 		err := errors.New("not a flag")
-		if m := policyLine().FindStringSubmatch(line); m != nil {
-			args := []string{m[1]}
-			if value := m[2] + m[3] + m[4]; value != "" {
-				args = append(args, value)
-			}
-			said, words, err = d.split(args)
+		args := []string{line}
+		if i := strings.IndexAny(line, " \t="); i > 0 {
+			args = []string{line[:i], unquoted(strings.TrimLeft(line[i:], " \t="))}
+		}
+		if name, dashes := strings.CutPrefix(args[0], "--"); dashes && consists(name, digitsAndLetters+"-") {
+			said, words, err = d.split(slices.DeleteFunc(args, func(a string) bool { return a == "" }))
 		}
 		if err == nil && (len(words) > 0 || slices.Contains([]string{"config", "server", "json", "help", "version"}, said[0].name)) {
 			err = errors.New("not a flag that can be locked")
@@ -741,7 +744,7 @@ func header(to *headerOptions, where string) func(string) error {
 // setHost takes an IPv6 address with its brackets, as mcp-remote wants it, and without.
 func (d *draft) setHost(v string) bool {
 	d.auth.host = strings.Trim(v, "[]")
-	return hostForm().MatchString(d.auth.host)
+	return consists(d.auth.host, digitsAndLetters+"._:-")
 }
 
 func (d *draft) addHeaderFile(v string) bool {

@@ -13,7 +13,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,19 +58,50 @@ type challenge map[string]string
 // bearerChallenge finds the Bearer challenges in WWW-Authenticate (RFC 9110, 11.6.1), which may hold several in
 // one line. Of a parameter given twice the first counts; what cannot be read is skipped.
 func bearerChallenge(header string) challenge {
-	const token, quoted = `[\w!#$%&'*+.^|~-]+`, `"((?:[^"\\]|\\.)*)(?:"|$)`
-	words := regexp.MustCompile(`(?s)(` + token + `)(?:\s*(=)\s*(?:` + quoted + `|([^\s,"]*)))?|` + quoted)
-	escaped := regexp.MustCompile(`(?s)\\(.)`)
+	const token = digitsAndLetters + "!#$%&'*+-.^_|~"
 	c, bearer := challenge{}, false
-	for _, m := range words.FindAllStringSubmatch(header, -1) {
-		name, value := strings.ToLower(m[1]), cmp.Or(escaped.ReplaceAllString(m[3], "$1"), m[4])
-		if _, twice := c[name]; name != "" && m[2] == "" {
-			bearer = name == "bearer"
-		} else if name != "" && bearer && !twice {
-			c[name] = value
+	for header != "" {
+		after := strings.TrimLeft(header, token)
+		name := strings.ToLower(header[:len(header)-len(after)])
+		value, given := strings.CutPrefix(strings.TrimLeft(after, blanks), "=")
+		switch _, twice := c[name]; {
+		case header[0] == '"': // nobody's
+			_, header = headerWord(header)
+		case name == "":
+			header = header[1:]
+		case !given:
+			bearer, header = name == "bearer", after
+		default:
+			value, header = headerWord(strings.TrimLeft(value, blanks))
+			if bearer && !twice {
+				c[name] = value
+			}
 		}
 	}
 	return c
+}
+
+const blanks = " \t\r\n\f"
+
+// headerWord takes a quoted string (RFC 9110, 5.6.4) from the beginning of s, or what stands there without quotes.
+func headerWord(s string) (word, rest string) {
+	if !strings.HasPrefix(s, `"`) {
+		if end := strings.IndexAny(s, blanks+`,"`); end >= 0 {
+			return s[:end], s[end:]
+		}
+		return s, ""
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			return b.String(), s[i+1:]
+		case s[i] == '\\' && i+1 < len(s):
+			i++
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String(), "" // not closed
 }
 
 // discover finds out who may issue credentials for the MCP server (MCP authorization, Discovery).

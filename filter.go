@@ -4,8 +4,9 @@ package main
 // pure. What a server says of its tools (annotations) is its claim; it holds for one session.
 
 import (
-	"regexp"
+	"slices"
 	"strings"
+	"unicode"
 )
 
 const (
@@ -30,9 +31,8 @@ const (
 // A filter belongs to the loop; it is not safe for concurrent use.
 type filter struct {
 	filterOptions
-	ignored, allowed *regexp.Regexp   // nil: none given
-	tools            map[string]hints // as this session's lists have them
-	size             int              // bytes of them
+	tools map[string]hints // as this session's lists have them
+	size  int              // bytes of them
 }
 
 type hints struct{ readOnly, repeatable bool }
@@ -40,7 +40,7 @@ type hints struct{ readOnly, repeatable bool }
 // newFilter takes patterns in which * stands for any number of characters; they match whole names, in any
 // case of letters.
 func newFilter(o filterOptions) *filter {
-	f := &filter{filterOptions: o, ignored: matching(o.ignore), allowed: matching(o.allow)}
+	f := &filter{filterOptions: o}
 	f.reset()
 	return f
 }
@@ -68,10 +68,10 @@ func (f *filter) list(m message) message {
 // call says whether the named tool may be called; "" is a call that names none or more than one. Where it
 // still says lookup after all pages have been listed, the server has no such tool: denied.
 func (f *filter) call(tool string) verdict {
-	restricted := f.readOnly || f.ignored != nil || f.allowed != nil
+	restricted := f.readOnly || len(f.ignore) > 0 || len(f.allow) > 0
 	hints, listed := f.tools[tool]
 	switch {
-	case tool == "" && restricted, f.ignored != nil && f.ignored.MatchString(tool), f.allowed != nil && !f.allowed.MatchString(tool):
+	case tool == "" && restricted, matchesAny(f.ignore, tool), len(f.allow) > 0 && !matchesAny(f.allow, tool):
 		return denied
 	case f.readOnly && !listed:
 		return lookup
@@ -89,11 +89,29 @@ func (f *filter) reset() {
 	f.tools, f.size = map[string]hints{}, 0
 }
 
-// matching is an expression for the names that one of the patterns matches, or nil.
-func matching(patterns []string) *regexp.Regexp {
-	if len(patterns) == 0 {
-		return nil
+// matchesAny says whether one of the patterns stands for name, in any case of letters.
+func matchesAny(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		parts := strings.Split(strings.Map(fold, pattern), "*")
+		last := len(parts) - 1
+		rest, ok := strings.CutPrefix(strings.Map(fold, name), parts[0])
+		if last == 0 {
+			return ok && rest == ""
+		}
+		for _, part := range parts[1:last] {
+			if ok {
+				_, rest, ok = strings.Cut(rest, part)
+			}
+		}
+		return ok && strings.HasSuffix(rest, parts[last])
+	})
+}
+
+// fold is the first of all letters that differ from r in their case alone.
+func fold(r rune) rune {
+	first := r
+	for c := unicode.SimpleFold(r); c != r; c = unicode.SimpleFold(c) {
+		first = min(first, c)
 	}
-	all := regexp.QuoteMeta(strings.ToValidUTF8(strings.Join(patterns, "\x00"), "\uFFFD")) // no argument holds a NUL
-	return regexp.MustCompile("(?is)^(?:" + strings.NewReplacer(`\*`, ".*", "\x00", "|").Replace(all) + ")$")
+	return first
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 func TestFilterPatterns(t *testing.T) {
@@ -40,10 +42,23 @@ func TestFilterPatterns(t *testing.T) {
 		{"*", "two\nlines", true},
 		{"\xff*", "\xff", true},
 	} {
-		if got := matching([]string{test.pattern}).MatchString(test.name); got != test.want {
+		if got := matchesAny([]string{"another", test.pattern}, test.name); got != test.want {
 			t.Errorf("%q matches %q: %v, want %v", test.pattern, test.name, got, test.want)
 		}
 	}
+}
+
+// A pattern is what a regular expression would be.
+func FuzzFilterPatterns(f *testing.F) {
+	f.Fuzz(func(t *testing.T, pattern, name string) {
+		if !utf8.ValidString(pattern) || !utf8.ValidString(name) {
+			return
+		}
+		want := regexp.MustCompile("(?is)^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".*") + "$").MatchString(name)
+		if got := matchesAny([]string{pattern}, name); got != want {
+			t.Errorf("%q matches %q: %v, want %v", pattern, name, got, want)
+		}
+	})
 }
 
 func TestFilter(t *testing.T) {

@@ -16,11 +16,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -190,28 +188,20 @@ func (o headerOptions) written() (http.Header, map[string]string, error) {
 	return header, typed, nil
 }
 
-var (
-	headerForm   = pattern(`^([A-Za-z0-9_-]+):[ \t]*([^\r\n\x{2028}\x{2029}]*)$`)
-	variableForm = pattern(`\$\{([^}]+)}`)
-	headersTaken = pattern(`(?i)^(host|content-length|content-encoding|accept-encoding|connection|keep-alive|transfer-encoding|te|trailer|upgrade|expect|proxy-.*|last-event-id|mcp-session-id|mcp-protocol-version|mcp-method|mcp-name|mcp-param-.*)$`)
-)
-
-// pattern compiles a regular expression when it is first needed: few starts need one, and compiling all took longer
-// than everything else before the first call.
-func pattern(text string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
-}
+const headersTaken = "host content-length content-encoding accept-encoding connection keep-alive transfer-encoding te trailer upgrade " +
+	"expect last-event-id mcp-session-id mcp-protocol-version mcp-method mcp-name"
 
 // parseHeader takes a line apart. Errors name where it stands and never repeat it.
 func parseHeader(where, line string) (name, value string, err error) {
-	m := headerForm().FindStringSubmatch(line)
-	if m == nil {
+	name, value, ok := strings.Cut(line, ":")
+	if !ok || !consists(name, digitsAndLetters+"_-") || strings.ContainsAny(value, "\r\n\u2028\u2029") {
 		return "", "", &usageError{where + " is not a header on one line", "write it as 'Name: value'"}
 	}
-	if headersTaken().MatchString(m[1]) {
-		return "", "", &usageError{where + " sets " + m[1] + ", which the bridge or HTTP itself must set", "leave it out"}
+	lower := strings.ToLower(name)
+	if slices.Contains(strings.Fields(headersTaken), lower) || strings.HasPrefix(lower, "proxy-") || strings.HasPrefix(lower, "mcp-param-") {
+		return "", "", &usageError{where + " sets " + name + ", which the bridge or HTTP itself must set", "leave it out"}
 	}
-	return m[1], m[2], nil
+	return name, strings.TrimLeft(value, " \t"), nil
 }
 
 // oneLine is value without the spaces around it, if nothing in it could end a line.
@@ -225,19 +215,24 @@ func oneLine(name, value string) (string, error) {
 
 // expand replaces each ${NAME} in s. A variable that is not set is an error: the text itself is never sent.
 func expand(where, s string, getenv func(string) (string, bool)) (string, error) {
-	var missing string
-	s = variableForm().ReplaceAllStringFunc(s, func(v string) string {
-		name := v[2 : len(v)-1]
-		value, ok := getenv(name)
-		if !ok {
-			missing = name
+	var b strings.Builder
+	for {
+		before, rest, _ := strings.Cut(s, "${")
+		name, after, closed := strings.Cut(rest, "}")
+		b.WriteString(before)
+		if !closed {
+			return b.String() + s[len(before):], nil
 		}
-		return value
-	})
-	if missing != "" {
-		return "", &usageError{where + " needs the variable " + clean(missing) + ", which is not set", "set it in the environment of the client, or in env of its configuration"}
+		value, set := "${}", true
+		if name != "" {
+			value, set = getenv(name)
+		}
+		if !set {
+			return "", &usageError{where + " needs the variable " + clean(name) + ", which is not set", "set it in the environment of the client, or in env of its configuration"}
+		}
+		b.WriteString(value)
+		s = after
 	}
-	return s, nil
 }
 
 // run adds what the command prints to header. life is its Expires-In line, 0 if there is none.

@@ -392,3 +392,31 @@ func TestHeaderCommandForOneWhoIsGone(t *testing.T) {
 		t.Errorf("the next gets %v, %v", h, err)
 	}
 }
+
+// Headers and variables are told as regular expressions would tell them.
+func FuzzHeaderText(f *testing.F) {
+	form := regexp.MustCompile(`^([A-Za-z0-9_-]+):[ \t]*([^\r\n\x{2028}\x{2029}]*)$`)
+	taken := regexp.MustCompile(`(?i)^(host|content-length|content-encoding|accept-encoding|connection|keep-alive|transfer-encoding|te|trailer|upgrade|expect|` +
+		`proxy-.*|last-event-id|mcp-session-id|mcp-protocol-version|mcp-method|mcp-name|mcp-param-.*)$`)
+	variable := regexp.MustCompile(`\$\{([^}]+)}`)
+	f.Fuzz(func(t *testing.T, line string) {
+		name, value, err := parseHeader("--header", line)
+		m := form.FindStringSubmatch(line)
+		if m == nil || taken.MatchString(m[1]) {
+			m = nil
+		}
+		if (m == nil) != (err != nil) || m != nil && (name != m[1] || value != m[2]) {
+			t.Errorf("%q is %q, %q, %v; want %q", line, name, value, err, m)
+		}
+		set := func(name string) (string, bool) { return "<" + name + ">", !strings.HasPrefix(name, "un") }
+		unset := false
+		want := variable.ReplaceAllStringFunc(line, func(v string) string {
+			value, ok := set(v[2 : len(v)-1])
+			unset = unset || !ok
+			return value
+		})
+		if got, err := expand("it", line, set); (err != nil) != unset || !unset && got != want {
+			t.Errorf("%q becomes %q, %v; want %q", line, got, err, want)
+		}
+	})
+}

@@ -44,6 +44,11 @@ func (s secret) reveal() string {
 	return *s.value
 }
 
+const digitsAndLetters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// consists says that s is made of these characters, and not empty.
+func consists(s, of string) bool { return s != "" && strings.Trim(s, of) == "" }
+
 // origin is the scheme, host and port of u in one spelling (RFC 6454: lower case, no default port): all of a
 // URL that may be logged, and what two URLs must share to be the same server.
 func origin(u *url.URL) string {
