@@ -40,21 +40,11 @@ func (k *keeper) remember(s snapshot) {
 
 // run ends, and removes the status file, with ctx.
 func (k *keeper) run(ctx context.Context) {
-	rest := func() bool { // states follow each other faster than anybody reads them, and nothing is to hold up the first call
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(100 * time.Millisecond):
-			return true
-		}
-	}
-	if !rest() {
-		return
-	}
+	const rest = 100 * time.Millisecond // states follow each other faster than anybody reads them, and nothing is to hold up the first call
 	status := thisBridge(k.server)
 	defer k.auth.store.remove(status.file())
 	var known *handshake
-	for more := true; more; more = rest() {
+	for pause(ctx, rest) == nil {
 		wake := time.Hour
 		if at := k.auth.refreshAt(); !at.IsZero() {
 			wake = max(time.Second, time.Until(at))

@@ -122,9 +122,9 @@ type authorizer struct {
 	log      *slog.Logger
 
 	// One refresh or sign-in runs at a time; who holds the turn owns these.
-	turn    chan struct{}
-	found   *discovery // the newest
-	asked   string     // the scopes of the last authorization, and when that was
+	turn    chan struct{} // full while nobody has it
+	found   *discovery    // the newest
+	asked   string        // the scopes of the last authorization, and when that was
 	askedAt time.Time
 	signIns []time.Time // within the last minute: too many are a storm
 
@@ -139,6 +139,7 @@ func newAuthorizer(o authOptions, s *store, c *http.Client, log *slog.Logger) (*
 	o.host, o.port = cmp.Or(o.host, defaultHost()), cmp.Or(o.port, defaultPort(o.identity))
 	o.callbackPath, o.authTimeout = cmp.Or(o.callbackPath, "/oauth/callback"), cmp.Or(o.authTimeout, 30*time.Second)
 	a := &authorizer{store: s, http: c, log: log, turn: make(chan struct{}, 1)}
+	a.give()
 	if o.staticInfo != nil {
 		a.static = new(registration)
 		if json.Unmarshal(o.staticInfo, a.static) != nil || a.static.ID == "" {
@@ -168,27 +169,23 @@ func newAuthorizer(o authOptions, s *store, c *http.Client, log *slog.Logger) (*
 
 func (a *authorizer) file(name string) string { return a.o.identity + "_" + name }
 
-// pause waits, or ends with ctx and its cause.
-func pause(ctx context.Context, d time.Duration) error {
+// await waits for c, or ends with ctx and its cause.
+func await[T any](ctx context.Context, c <-chan T) error {
 	select {
-	case <-time.After(d):
+	case <-c:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
+
+// pause waits for a time, in the same way.
+func pause(ctx context.Context, d time.Duration) error { return await(ctx, time.After(d)) }
 
 // take waits for the turn; the caller gives it back.
-func (a *authorizer) take(ctx context.Context) error {
-	select {
-	case a.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+func (a *authorizer) take(ctx context.Context) error { return await(ctx, a.turn) }
 
-func (a *authorizer) give() { <-a.turn }
+func (a *authorizer) give() { a.turn <- struct{}{} }
 
 // bearer is what is presented to the MCP server.
 func (a *authorizer) bearer(t *tokens) string {
@@ -203,7 +200,7 @@ func (a *authorizer) bearer(t *tokens) string {
 func (a *authorizer) token(ctx context.Context) (secret, error) {
 	t := a.inUse()
 	// Somebody who has the turn may be signing in for a larger scope, and that takes a person's time.
-	if t.good() || len(a.turn) > 0 && time.Now().Before(a.expiry(t)) {
+	if t.good() || len(a.turn) == 0 && time.Now().Before(a.expiry(t)) {
 		return hide(a.bearer(t)), nil
 	}
 	if err := a.take(ctx); err != nil {
