@@ -129,7 +129,7 @@ type authorizer struct {
 	signIns []time.Time // within the last minute: too many are a storm
 
 	current  atomic.Pointer[tokens] // never changed, only replaced; nil until the store has been looked at
-	rejected atomic.Pointer[string] // the newest credential that the MCP server refused
+	rejected atomic.Pointer[secret] // the newest credential that the MCP server refused
 }
 
 // newAuthorizer checks what the flags say together; its errors are usage errors. Nothing is sent or read yet.
@@ -229,7 +229,7 @@ func (a *authorizer) inUse() *tokens {
 	if t := a.current.Load(); t != nil {
 		return t
 	}
-	a.current.CompareAndSwap(nil, a.timed(a.stored(), time.Time{}))
+	a.current.CompareAndSwap(nil, a.timed(a.stored()))
 	return a.current.Load()
 }
 
@@ -241,10 +241,7 @@ func (a *authorizer) refreshAt() time.Time { return a.inUse().renewAt }
 
 // refused notes that the MCP server answered 401 or 403 to this credential, so that signIn can tell news from
 // the late echo of a credential that has been replaced meanwhile.
-func (a *authorizer) refused(t secret) {
-	s := t.reveal()
-	a.rejected.Store(&s)
-}
+func (a *authorizer) refused(t secret) { a.rejected.Store(&t) }
 
 // stored reads the credential that all instances share; the zero value if there is none.
 func (a *authorizer) stored() *tokens {
@@ -262,7 +259,7 @@ func (a *authorizer) adopt(old *tokens) bool {
 	if a.bearer(t) == "" || a.bearer(t) == a.bearer(old) || !expiry.IsZero() && time.Now().After(expiry) {
 		return false
 	}
-	a.use(t, time.Time{})
+	a.use(t)
 	return true
 }
 
@@ -272,18 +269,18 @@ func presentable(s string) bool {
 }
 
 // use makes t the current credential.
-func (a *authorizer) use(t *tokens, renewed time.Time) { a.current.Store(a.timed(t, renewed)) }
+func (a *authorizer) use(t *tokens) { a.current.Store(a.timed(t)) }
 
 // timed decides when t is to be renewed.
-func (a *authorizer) timed(t *tokens, renewed time.Time) *tokens {
-	t.renewAt, t.renewed = time.Time{}, renewed
+func (a *authorizer) timed(t *tokens) *tokens {
+	t.renewAt = time.Time{}
 	if expiry := a.expiry(t); !expiry.IsZero() && (t.Refresh != "" || a.o.clientCredentials) {
 		ahead := renewAhead
 		if t.Lifetime > 0 {
 			ahead = min(ahead, time.Duration(t.Lifetime*loose(time.Second)/4))
 		}
 		t.renewAt = expiry.Add(-ahead)
-		if soon := renewed.Add(10 * time.Second); t.renewAt.Before(soon) {
+		if soon := t.renewed.Add(10 * time.Second); t.renewAt.Before(soon) {
 			t.renewAt = soon // the clocks disagree: an id token says that it has expired already
 		}
 	}
@@ -329,7 +326,7 @@ func (a *authorizer) answer(ctx context.Context, c challenge, status int, waitin
 		return errors.New("the server forbids this, whatever the scope")
 	}
 	old := a.inUse()
-	if rejected := a.rejected.Load(); rejected != nil && *rejected != a.bearer(old) && *rejected != "" {
+	if rejected := a.rejected.Load(); rejected != nil && !rejected.empty() && rejected.reveal() != a.bearer(old) {
 		return nil // the credential that was refused has been replaced since
 	}
 	if a.adopt(old) {
@@ -428,7 +425,7 @@ func (a *authorizer) logout(ctx context.Context) error {
 	for _, f := range files {
 		err = errors.Join(err, a.store.remove(f.name))
 	}
-	a.use(new(tokens), time.Time{})
+	a.use(new(tokens))
 	return errors.Join(revoked, err)
 }
 
@@ -591,11 +588,10 @@ func (a *authorizer) grant(ctx context.Context, d *discovery, c *registration, f
 	if err := a.store.writeJSON(a.file("tokens.json"), t); err != nil {
 		a.log.Warn("storing the token", "err", err)
 	}
-	renewed := time.Time{}
 	if old.Refresh != "" {
-		renewed = time.Now()
+		t.renewed = time.Now()
 	}
-	a.use(t, renewed)
+	a.use(t)
 	return nil
 }
 
@@ -628,8 +624,8 @@ func (a *authorizer) renew(ctx context.Context, d *discovery, old *tokens) (err 
 	}
 	a.disown(err)
 	spent := *old
-	spent.Refresh = ""
-	a.use(&spent, time.Time{})
+	spent.Refresh, spent.renewed = "", time.Time{}
+	a.use(&spent)
 	return errors.Join(err, a.store.remove(a.file("tokens.json")))
 }
 
