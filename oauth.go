@@ -122,11 +122,10 @@ type authorizer struct {
 	log      *slog.Logger
 
 	// One refresh or sign-in runs at a time; who holds the turn owns these.
-	turn    chan struct{} // full while nobody has it
-	found   *discovery    // the newest
-	asked   string        // the scopes of the last authorization, and when that was
-	askedAt time.Time
-	signIns []time.Time // within the last minute: too many are a storm
+	turn    chan struct{}         // full while nobody has it
+	found   *discovery            // the newest
+	asked   string                // the scopes of the last sign-in
+	signIns [stormLimit]time.Time // when the last ones began, the newest first
 
 	current  atomic.Pointer[tokens] // never changed, only replaced; nil until the store has been looked at
 	rejected atomic.Pointer[secret] // the newest credential that the MCP server refused
@@ -344,15 +343,14 @@ func (a *authorizer) answer(ctx context.Context, c challenge, status int, waitin
 		}
 	}
 	d.Scope = a.wanted(d, c, old, status)
-	if status == http.StatusForbidden && d.Scope == a.asked && time.Since(a.askedAt) < personLimit {
+	if status == http.StatusForbidden && d.Scope == a.asked && time.Since(a.signIns[0]) < personLimit {
 		return fmt.Errorf("the server wants more than the scope %q that was just granted", clean(d.Scope))
 	}
-	a.signIns = slices.DeleteFunc(a.signIns, func(t time.Time) bool { return time.Since(t) >= time.Minute })
-	if len(a.signIns) >= stormLimit {
+	if time.Since(a.signIns[stormLimit-1]) < time.Minute {
 		return &signInError{err: fmt.Errorf("signing in to %s: stopped after %d sign-ins within a minute: the server refuses what its authorization server grants", a.o.site, stormLimit), wait: time.Minute}
 	}
-	a.asked, a.askedAt = d.Scope, time.Now()
-	a.signIns = append(a.signIns, a.askedAt)
+	copy(a.signIns[1:], a.signIns[:])
+	a.asked, a.signIns[0] = d.Scope, time.Now()
 	switch {
 	case a.o.clientCredentials:
 		return a.renew(ctx, d, old)
