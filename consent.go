@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -280,8 +279,7 @@ func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err
 	case q.Has("iss") && iss != d.Server.Issuer || !q.Has("iss") && d.Server.ISS: // RFC 9207, before anything else is believed
 		return true, errors.New("the answer is not from the authorization server that was asked")
 	case q.Has("error"):
-		said := refusal("asking for your consent", http.StatusOK, []byte(`{"error":`+strconv.Quote(q.Get("error"))+`}`))
-		return true, cmp.Or[error](said, &denial{"asking for your consent", "an error without a proper code"}) // even an empty one
+		return true, refusal("asking for your consent", q.Get("error"))
 	case code == "":
 		return true, errors.New("the authorization server sent no code")
 	}

@@ -281,33 +281,34 @@ func (a *authorizer) submit(ctx context.Context, what, address string, h http.He
 		return err
 	}
 	h.Set("Accept", "application/json") // without it some answer in form encoding
-	resp, answer, err := a.ask(ctx, what, http.MethodPost, u, h, body)
-	if err == nil {
-		err = refusal(what, resp.StatusCode, answer)
+	resp, data, err := a.ask(ctx, what, http.MethodPost, u, h, body)
+	if err != nil {
+		return err
 	}
-	if err == nil && v != nil && json.Unmarshal(answer, v) != nil {
-		err = fmt.Errorf("%s: the answer is not the JSON that it should be", what)
-	}
-	return err
-}
-
-// refusal is the error that an answer means, if it is one; some servers send errors with a success status.
-func refusal(what string, status int, body []byte) error {
 	var answer struct {
 		Error string `json:"error"`
 	}
-	json.Unmarshal(body, &answer)
-	switch e := answer.Error; {
-	case e == "temporarily_unavailable" || e == "server_error":
-		return &signInError{err: &denial{what, e}, outage: true}
-	case len(e) > 64 || strings.Trim(e, "abcdefghijklmnopqrstuvwxyz_-") != "":
-		return &denial{what, "an error without a proper code"}
-	case e != "":
-		return &denial{what, e}
-	case status/100 != 2: // a gateway or captive portal: nothing has been decided
-		return &signInError{err: fmt.Errorf("%s: the answer was %d %s", what, status, http.StatusText(status)), outage: true}
+	json.Unmarshal(data, &answer)
+	switch {
+	case answer.Error != "": // some servers send errors with a success status
+		return refusal(what, answer.Error)
+	case resp.StatusCode/100 != 2: // a gateway or captive portal: nothing has been decided
+		return &signInError{err: fmt.Errorf("%s: the answer was %d %s", what, resp.StatusCode, http.StatusText(resp.StatusCode)), outage: true}
+	case v != nil && json.Unmarshal(data, v) != nil:
+		return fmt.Errorf("%s: the answer is not the JSON that it should be", what)
 	}
 	return nil
+}
+
+// refusal is the error that an error code means; of what is no proper code nothing is repeated.
+func refusal(what, code string) error {
+	switch {
+	case code == "temporarily_unavailable" || code == "server_error":
+		return &signInError{err: &denial{what, code}, outage: true}
+	case code == "" || len(code) > 64 || strings.Trim(code, "abcdefghijklmnopqrstuvwxyz_-") != "":
+		return &denial{what, "an error without a proper code"}
+	}
+	return &denial{what, code}
 }
 
 // A denial is an OAuth error (RFC 6749, 5.2): the authorization server has decided.
