@@ -35,6 +35,7 @@ func TestAttackAuthorizationServer(t *testing.T) {
 		"nothing but brackets":     says(200, jsonType, strings.Repeat("[", 1<<19)),
 		"a page":                   says(200, "text/html", "<script>\x1b[2J</script>"),
 		"what is not an object":    says(200, jsonType, `["`+escapes+`"]`),
+		"null":                     says(200, jsonType, `null`),
 		"an error with a command":  says(400, jsonType, `{"error":"`+escapes+`","error_description":"`+escapes+`"}`),
 		"an error that is a lie":   says(200, jsonType, `{"error":"invalid_client","access_token":"planted-token","token_type":"Bearer","client_id":"c"}`),
 		"a redirect":               says(307, "text/plain", "", "Location", "https://169.254.169.254/"),

@@ -488,9 +488,11 @@ func (a *authorizer) register(ctx context.Context, d *discovery, redirect string
 	maps.Copy(doc, a.metadata)
 	body, _ := json.Marshal(doc)              // strings, and what came as JSON: cannot fail
 	delete(doc, "token_endpoint_auth_method") // what goes without saying in the answer is the default, not our wish
-	if err := a.submit(ctx, "registering", d.Server.Registration, http.Header{"Content-Type": {"application/json"}}, string(body), &doc); err != nil {
+	var answer map[string]any                 // which null leaves nil
+	if err := a.submit(ctx, "registering", d.Server.Registration, http.Header{"Content-Type": {"application/json"}}, string(body), &answer); err != nil {
 		return nil, err
 	}
+	maps.Copy(doc, answer)
 	doc["issuer"], doc["redirect_uris"] = d.Server.Issuer, []string{redirect}
 	body, _ = json.Marshal(doc)
 	c := new(registration)
