@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -226,27 +227,21 @@ type storedFile struct {
 // list names the files that begin with prefix, in order.
 func (s *store) list(prefix string) ([]storedFile, error) {
 	var all []storedFile
-	add := func(name string, at time.Time) {
-		if strings.HasPrefix(name, prefix) {
-			all = append(all, storedFile{name, at})
-		}
-	}
 	for name, f := range s.memory.Range {
-		add(name.(string), f.(memoryFile).at)
+		all = append(all, storedFile{name.(string), f.(memoryFile).at})
 	}
-	if s.root == nil {
-		return all, nil
-	}
-	entries, err := fs.ReadDir(s.root.FS(), ".")
-	if err != nil {
-		return nil, fmt.Errorf("listing stored files: %w", err)
-	}
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil {
-			add(e.Name(), info.ModTime())
+	if s.root != nil {
+		entries, err := fs.ReadDir(s.root.FS(), ".")
+		if err != nil {
+			return nil, fmt.Errorf("listing stored files: %w", err)
+		}
+		for _, e := range entries {
+			if info, err := e.Info(); err == nil {
+				all = append(all, storedFile{e.Name(), info.ModTime()})
+			}
 		}
 	}
-	return all, nil
+	return slices.DeleteFunc(all, func(f storedFile) bool { return !strings.HasPrefix(f.name, prefix) }), nil
 }
 
 // lease takes the right to do something that one process may do at a time, as mcp-remote does for refreshing;
@@ -264,14 +259,15 @@ func (s *store) lease(name string) (release func(), ours bool) {
 		Nonce string `json:"nonce"`
 		At    int64  `json:"at"` // milliseconds since 1970
 	}
+	removeIf := func(content []byte) {
+		if now, _ := s.read(name); string(now) == string(content) {
+			s.remove(name)
+		}
+	}
 	mine, _ := json.Marshal(shape{os.Getpid(), rand.Text(), time.Now().UnixMilli()}) // cannot fail
 	for range 2 {
 		if err := s.create(name, mine); !errors.Is(err, fs.ErrExist) { // ours, or a store that cannot be written to
-			return func() {
-				if now, _ := s.read(name); string(now) == string(mine) {
-					s.remove(name)
-				}
-			}, true
+			return func() { removeIf(mine) }, true
 		}
 		held, err := s.read(name)
 		if err != nil { // it has just been given back
@@ -292,9 +288,7 @@ func (s *store) lease(name string) (release func(), ours bool) {
 			s.remove(guard)
 		}
 		if s.create(guard, nil) == nil {
-			if now, _ := s.read(name); string(now) == string(held) {
-				s.remove(name)
-			}
+			removeIf(held)
 			s.remove(guard)
 		}
 	}
