@@ -199,16 +199,13 @@ func (a *authorizer) authorize(ctx context.Context, d *discovery, old *tokens, w
 func (a *authorizer) pending() (newest time.Time) {
 	files, _ := a.store.list(a.file(""))
 	for _, f := range files {
-		begun := strings.HasPrefix(f.name, a.file("code_verifier_"))
-		if begun && f.at.After(newest) {
+		begun, old := strings.HasPrefix(f.name, a.file("code_verifier_")), time.Since(f.at).Abs() > personLimit
+		switch {
+		case old && (begun || strings.HasPrefix(f.name, a.file("discovery_state_")) || strings.HasSuffix(f.name, ".tmp")):
+			a.store.remove(f.name)
+		case begun && f.at.After(newest):
 			newest = f.at
 		}
-		if time.Since(f.at).Abs() > personLimit && (begun || strings.HasPrefix(f.name, a.file("discovery_state_")) || strings.HasSuffix(f.name, ".tmp")) {
-			a.store.remove(f.name)
-		}
-	}
-	if time.Since(newest).Abs() > personLimit {
-		return time.Time{}
 	}
 	return newest
 }
@@ -255,14 +252,13 @@ func (a *authorizer) begin(ctx context.Context, d *discovery, port int, open boo
 // complete judges what came back and redeems it. ours is false for what belongs to no sign-in of this store; that
 // changes nothing. Each state is good once.
 func (a *authorizer) complete(ctx context.Context, q url.Values) (ours bool, err error) {
-	state := q.Get("state")
 	for _, name := range []string{"state", "code", "iss", "error"} {
 		if len(q[name]) > 1 {
 			return false, errors.New("the address holds a parameter twice")
 		}
 	}
-	unknown := errors.New("it belongs to no sign-in that is waiting")
-	if len(state) == 0 || len(state) > 64 || strings.ContainsFunc(state, func(r rune) bool { return r != '-' && (r < '0' || r > '9') && (r|32 < 'a' || r|32 > 'z') }) {
+	state, unknown := q.Get("state"), errors.New("it belongs to no sign-in that is waiting")
+	if len(state) > 64 || !consists(state, digitsAndLetters+"-") {
 		return false, unknown
 	}
 	a.pending() // what is too old goes

@@ -136,10 +136,8 @@ func (a *authorizer) discover(ctx context.Context, c challenge) (*discovery, err
 	case len(d.Resource.Servers) == 0:
 		return nil, errors.New("the resource metadata names no authorization server")
 	}
-	d.Issuer = d.Resource.Servers[0]
-	if i := slices.IndexFunc(d.Resource.Servers, a.named); i > 0 {
-		d.Issuer = d.Resource.Servers[i]
-	}
+	// If none of them is named, describe refuses the first.
+	d.Issuer = d.Resource.Servers[max(0, slices.IndexFunc(d.Resource.Servers, a.named))]
 	d.Server, err = a.describe(ctx, d.Issuer, d.Location == "")
 	return d, err
 }
