@@ -201,9 +201,7 @@ func (c *callback) returned(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			showPage(w, http.StatusBadRequest, "Not signed in", "What went wrong: "+err.Error()+". Close this tab, go back to your program and try again.")
 		} else if c.o.successURL != "" {
-			w.Header().Set("Location", c.o.successURL)
-			w.Header().Set("Content-Length", "0")
-			w.WriteHeader(http.StatusSeeOther)
+			http.Redirect(w, r, c.o.successURL, http.StatusSeeOther)
 			http.NewResponseController(w).Flush()
 		} else {
 			showPage(w, http.StatusOK, "Signed in", "You are signed in to "+c.o.site+". Close this tab and go back to your program.")
