@@ -69,8 +69,8 @@ type callback struct {
 func listen(ctx context.Context, o listenOptions, port int, back chan<- redirect) (*callback, error) {
 	c := &callback{o: o, back: back, ended: make(chan struct{})}
 	c.server = &http.Server{Handler: c, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 32 << 10}
-	for _, host := range []string{"127.0.0.1", "localhost", strings.ToLower(o.host)} {
-		c.hosts = append(c.hosts, net.JoinHostPort(host, strconv.Itoa(port)))
+	for _, host := range []string{"127.0.0.1", "localhost", o.host} {
+		c.hosts = append(c.hosts, strings.ToLower(net.JoinHostPort(host, strconv.Itoa(port)))) // as browsers write it
 	}
 	for i, host := range []string{"127.0.0.1", "::1"} {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))

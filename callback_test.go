@@ -40,7 +40,7 @@ func testListener(t *testing.T, edit func(*listenOptions)) *callback {
 }
 
 func TestCallbackRoutes(t *testing.T) {
-	c := testListener(t, func(o *listenOptions) { o.host = "My.Laptop" })
+	c := testListener(t, func(o *listenOptions) { o.host = "My.laptop" })
 	defer c.close(false)
 	for _, tt := range []struct {
 		name, method, host, path, origin string
@@ -92,6 +92,25 @@ func TestCallbackRoutes(t *testing.T) {
 				t.Errorf("id %s", body)
 			}
 		})
+	}
+}
+
+// The host is taken as mcp-remote takes it, and as a person would write it.
+func TestRedirectAddress(t *testing.T) {
+	u, _ := url.Parse("https://mcp.example.com/mcp")
+	for host, want := range map[string]string{
+		"":          "http://" + defaultHost() + ":4711/oauth/callback",
+		"My.laptop": "http://My.laptop:4711/oauth/callback",
+		"::1":       "http://[::1]:4711/oauth/callback",
+		"[::1]":     "http://[::1]:4711/oauth/callback",
+	} {
+		a, err := newAuthorizer(authOptions{server: u, serverURL: u.String(), listenOptions: listenOptions{host: host}}, nil, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := a.redirectTo(4711); got != want {
+			t.Errorf("%q becomes %s, want %s", host, got, want)
+		}
 	}
 }
 

@@ -127,7 +127,7 @@ func (d *draft) flags() []flag {
 		{"max-memory", "SIZE", "for all messages at once (256MiB)", size(&b.maxMemory)},
 
 		{"", "", "Signing in", nil},
-		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", want("a host name", d.setHost)},
+		{"host", "NAME", "host in the redirect address (localhost; 127.0.0.1 on Windows)", valid(&a.host, "a host name", func(v string) bool { return consists(v, digitsAndLetters+"._:[]-") })},
 		{"callback-path", "PATH", "path in the redirect address (/oauth/callback)", valid(&a.callbackPath, "a path such as /oauth/callback that is not one of our own", isCallbackPath)},
 		{"auth-success-url", "URL", "where the browser ends up", valid(&a.successURL, "an https URL without credentials, query and fragment", link("https http", "?#"))},
 		{"auth-timeout", "SECONDS", "how long other instances wait for a sign-in (30)", seconds(&a.authTimeout, "")},
@@ -739,12 +739,6 @@ func header(to *headerOptions, where string) func(string) error {
 		_, _, err := parseHeader(where, v)
 		return err
 	}
-}
-
-// setHost takes an IPv6 address with its brackets, as mcp-remote wants it, and without.
-func (d *draft) setHost(v string) bool {
-	d.auth.host = strings.Trim(v, "[]")
-	return consists(d.auth.host, digitsAndLetters+"._:-")
 }
 
 func (d *draft) addHeaderFile(v string) bool {

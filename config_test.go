@@ -109,7 +109,7 @@ func TestFlags(t *testing.T) {
 		{"--max-message-size=8MiB", func(c *config) any { return c.bridge.maxMessage }, 64 << 20, 8 << 20},
 		{"--max-memory=1GiB", func(c *config) any { return c.bridge.maxMemory }, 256 << 20, 1 << 30},
 		{"--host=127.0.0.1", func(c *config) any { return c.auth.host }, "", "127.0.0.1"},
-		{"--host=[::1]", func(c *config) any { return c.auth.host }, "", "::1"},
+		{"--host=[::1]", func(c *config) any { return c.auth.host }, "", "[::1]"},
 		{"--callback-path=/cb", func(c *config) any { return c.auth.callbackPath }, "", "/cb"},
 		{"--auth-success-url=https://example.com/done", func(c *config) any { return c.auth.successURL }, "", "https://example.com/done"},
 		{"--auth-timeout=90", func(c *config) any { return c.auth.authTimeout }, 30 * time.Second, 90 * time.Second},

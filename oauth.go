@@ -135,7 +135,8 @@ type authorizer struct {
 func newAuthorizer(o authOptions, s *store, c *http.Client, log *slog.Logger) (*authorizer, error) {
 	o.identity = identityHash(o.serverURL, o.resource, o.authorizeParams, o.headers, o.metadataURL, o.tokenEndpoint)
 	o.site, o.fixed = origin(o.server), o.port != 0 || o.staticInfo != nil || o.metadataURL != ""
-	o.host, o.port = cmp.Or(o.host, defaultHost()), cmp.Or(o.port, defaultPort(o.identity))
+	o.host = strings.Trim(cmp.Or(o.host, defaultHost()), "[]") // of an IPv6 address as mcp-remote takes it
+	o.port = cmp.Or(o.port, defaultPort(o.identity))
 	o.callbackPath, o.authTimeout = cmp.Or(o.callbackPath, "/oauth/callback"), cmp.Or(o.authTimeout, 30*time.Second)
 	a := &authorizer{store: s, http: c, log: log, turn: make(chan struct{}, 1)}
 	a.give()
