@@ -277,7 +277,7 @@ func (a *authorizer) timed(t *tokens) *tokens {
 	if expiry := a.expiry(t); !expiry.IsZero() && (t.Refresh != "" || a.o.clientCredentials) {
 		ahead := renewAhead
 		if t.Lifetime > 0 {
-			ahead = min(ahead, time.Duration(t.Lifetime*loose(time.Second)/4))
+			ahead = time.Duration(min(loose(ahead), t.Lifetime*loose(time.Second)/4))
 		}
 		t.renewAt = expiry.Add(-ahead)
 		if soon := t.renewed.Add(10 * time.Second); t.renewAt.Before(soon) {

@@ -201,6 +201,19 @@ func TestRefreshOn401(t *testing.T) {
 	})
 }
 
+// A lifetime of thousands of years, perhaps meant in milliseconds, is one.
+func TestRefreshLifetimes(t *testing.T) {
+	a := &authorizer{}
+	for lifetime, want := range map[loose]time.Duration{1: 250 * time.Millisecond, 60: 15 * time.Second, 240: time.Minute, 3600: time.Minute,
+		40e9: time.Minute, 1e12: time.Minute, 1e15 - 1: time.Minute} {
+		expires := time.Now().UnixMilli()
+		got := a.timed(&tokens{Refresh: "r", Lifetime: lifetime, Expires: loose(expires)})
+		if ahead := time.UnixMilli(expires).Sub(got.renewAt); ahead != want {
+			t.Errorf("after a lifetime of %.0f s the token is renewed %v ahead of its end, want %v", float64(lifetime), ahead, want)
+		}
+	}
+}
+
 // The echo of a request that was sent with the token before the last refresh means nothing.
 func TestLate401(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
