@@ -287,11 +287,11 @@ func (a *authorizer) submit(ctx context.Context, what, address string, h http.He
 		Error string `json:"error"`
 	}
 	json.Unmarshal(data, &answer)
-	switch {
+	switch status := resp.StatusCode; {
 	case answer.Error != "": // some servers send errors with a success status
 		return refusal(what, answer.Error)
-	case resp.StatusCode/100 != 2: // a gateway or captive portal: nothing has been decided
-		return &signInError{err: fmt.Errorf("%s: the answer was %d %s", what, resp.StatusCode, http.StatusText(resp.StatusCode)), outage: true}
+	case status/100 != 2: // a gateway or captive portal: nothing has been decided
+		return &signInError{err: fmt.Errorf("%s: the answer was %d %s", what, status, http.StatusText(status)), outage: true}
 	case v != nil && json.Unmarshal(data, v) != nil:
 		return fmt.Errorf("%s: the answer is not the JSON that it should be", what)
 	}

@@ -40,7 +40,8 @@ func (k *keeper) remember(s snapshot) {
 
 // run ends, and removes the status file, with ctx.
 func (k *keeper) run(ctx context.Context) {
-	const rest = 100 * time.Millisecond // states follow each other faster than anybody reads them, and nothing is to hold up the first call
+	// States follow each other faster than anybody reads them, and nothing is to hold up the first call.
+	const rest = 100 * time.Millisecond
 	status := thisBridge(k.server)
 	defer k.auth.store.remove(status.file())
 	var known *handshake
