@@ -42,10 +42,13 @@ func (k *keeper) remember(s snapshot) {
 func (k *keeper) run(ctx context.Context) {
 	// States follow each other faster than anybody reads them, and nothing is to hold up the first call.
 	const rest = 100 * time.Millisecond
+	if pause(ctx, rest) != nil {
+		return
+	}
 	status := thisBridge(k.server)
 	defer k.auth.store.remove(status.file())
 	var known *handshake
-	for pause(ctx, rest) == nil {
+	for more := true; more; more = pause(ctx, rest) == nil {
 		wake := time.Hour
 		if at := k.auth.refreshAt(); !at.IsZero() {
 			wake = max(time.Second, time.Until(at))
