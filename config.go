@@ -282,12 +282,19 @@ func (d *draft) readPolicy() error {
 		var said []setting
 		var words []string
 		err := errors.New("not a flag")
-		args := []string{line}
+		name, value := line, ""
 		if i := strings.IndexAny(line, " \t="); i > 0 {
-			args = []string{line[:i], unquoted(strings.TrimLeft(line[i:], " \t="))}
+			name, value = line[:i], strings.TrimLeft(line[i:], " \t=")
 		}
-		if name, dashes := strings.CutPrefix(args[0], "--"); dashes && consists(name, digitsAndLetters+"-") {
-			said, words, err = d.split(slices.DeleteFunc(args, func(a string) bool { return a == "" }))
+		bare := unquoted(value)
+		switch flag, dashes := strings.CutPrefix(name, "--"); {
+		case !dashes || !consists(flag, digitsAndLetters+"-"):
+		case bare == value && strings.Contains(" "+value, " #"): // a pattern with it would match nothing
+			err = errors.New("a comment has a line of its own; a value that holds ' #' wants quotes")
+		case bare == "":
+			said, words, err = d.split([]string{name})
+		default:
+			said, words, err = d.split([]string{name, bare})
 		}
 		if err == nil && (len(words) > 0 || slices.Contains([]string{"config", "server", "json", "help", "version"}, said[0].name)) {
 			err = errors.New("not a flag that can be locked")

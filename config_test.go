@@ -471,13 +471,15 @@ func TestPolicy(t *testing.T) {
 
 func TestPolicyErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		"--debug\n--nonsense": "line 2: unknown flag --nonsense",
-		"https://example.com": "line 1: not a flag",
-		"--transport":         "line 1: --transport needs a value",
-		"--debug yes":         "line 1: not a flag that can be locked",
-		"--config x":          "line 1: not a flag that can be locked",
-		"--help":              "line 1: not a flag that can be locked",
-		"-y":                  "line 1: not a flag",
+		"--debug\n--nonsense":  "line 2: unknown flag --nonsense",
+		"https://example.com":  "line 1: not a flag",
+		"--transport":          "line 1: --transport needs a value",
+		"--debug yes":          "line 1: not a flag that can be locked",
+		"--config x":           "line 1: not a flag that can be locked",
+		"--help":               "line 1: not a flag that can be locked",
+		"-y":                   "line 1: not a flag",
+		"--ignore-tool a* # b": "line 1: a comment has a line of its own; a value that holds ' #' wants quotes",
+		"--read-only\t #":      "line 1: a comment has a line of its own; a value that holds ' #' wants quotes",
 	} {
 		m := bareMachine(t)
 		m.policy = writeFile(t, "policy", text)
