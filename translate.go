@@ -26,7 +26,8 @@ const (
 	maxRounds  = 10       // times that one call may ask for input
 	maxAsks    = 100      // questions to the client that are open at once
 	maxParked  = 64 << 20 // bytes of calls and answers that wait for the rest of their answers
-	maxURIs    = 1 << 20  // bytes of all subscribed URIs
+	maxURIs    = 1 << 20  // bytes of all subscribed URIs; twice that wait for the server to agree
+	waitSize   = 64       // bytes of one that waits, besides its id and URI
 	maxReopens = 10       // streams in a row that the server may end without having told anything on them
 )
 
@@ -461,7 +462,10 @@ func (t *translator) end() (up, down []message) {
 // subscribe changes the set of URIs. The client is answered when the server has agreed.
 func (t *translator) subscribe(method, id string, params []byte) {
 	uri, ok := unquote(peek(params, "uri"))
-	at := slices.Index(t.uris, uri)
+	at, waiting := slices.Index(t.uris, uri), 0
+	for id, uri := range t.wants {
+		waiting += len(id) + len(uri) + waitSize
+	}
 	switch {
 	case !ok:
 		t.fail(id, -32602, "uri is not a string")
@@ -475,7 +479,7 @@ func (t *translator) subscribe(method, id string, params []byte) {
 		}
 	case at >= 0 && t.opening == "":
 		t.done(id)
-	case len(uri)+len(strings.Join(t.uris, "")) > maxURIs:
+	case len(uri)+len(strings.Join(t.uris, "")) > maxURIs, waiting+len(id)+len(uri)+waitSize > 2*maxURIs:
 		t.fail(id, -32602, "more subscriptions than can be kept")
 	default:
 		if at < 0 {

@@ -552,6 +552,21 @@ host< -31007 2 the client's answers are nested too deeply`)
 		p.run(`host> {"jsonrpc":"2.0","id":3,"method":"resources/subscribe","params":{"uri":"v"}}
 host< {"jsonrpc":"2.0","id":3,"error":{"code":-32602,"message":"more subscriptions than can be kept"}}`)
 	})
+	t.Run("subscriptions that wait", func(t *testing.T) {
+		p := newPlay(t)
+		p.run(startPlain)
+		line := func(id int) message {
+			return parsed(t, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"resources/subscribe","params":{"uri":"%s"}}`, id, strings.Repeat("u", maxURIs/4)))
+		}
+		for id := 101; id <= 107; id++ { // an eighth would be more than twice maxURIs
+			if up, down := p.tr.fromClient(line(id)); len(up) == 0 || len(down) != 0 {
+				t.Fatalf("the subscription %d was not sent", id)
+			}
+		}
+		if up, down := p.tr.fromClient(line(108)); len(up) != 0 || len(down) != 1 || errorCode(down[0].raw) != -32602 {
+			t.Errorf("one more gave %d up and %d down", len(up), len(down))
+		}
+	})
 	t.Run("streams that the server ends", func(t *testing.T) {
 		p := newPlay(t)
 		p.run(`start {} {"tools":{"listChanged":true}}`)
