@@ -66,9 +66,7 @@ func (b *bridge) choose() transportKind {
 			b.kinds = []transportKind{kindStateless}
 		}
 	}
-	k := b.kinds[0]
-	b.kinds = b.kinds[1:]
-	return k
+	return b.kinds[0]
 }
 
 // oldest is the first held request.
@@ -235,6 +233,7 @@ func (b *bridge) gate() {
 // unwelcome decides what a refused hello means: another era, another transport, or no entry.
 func (b *bridge) unwelcome(e *exchangeError) {
 	b.discard(b.sess, e)
+	b.kinds = b.kinds[min(1, len(b.kinds)):]
 	code := errorCode(e.body)
 	modern := isModernError(code) || code == -32601 || e.status == 400 && code == -32602
 	init := b.byID[b.hello.id]
