@@ -724,6 +724,9 @@ func (b *bridge) streamOver(x *exchange, e *exchangeError) {
 	}
 	switch {
 	case e.challenged():
+		if s.kind == kindSSE { // it has no place to post to
+			b.discard(s, e)
+		}
 		b.challenged(nil, e)
 	case s.kind == kindSSE && e.fate == final && x.opened.IsZero() && !s.established:
 		b.unwelcome(e)
