@@ -222,9 +222,9 @@ func (l *ledger) answered(x *exchange, m message) *call {
 // withdrawn takes a server's notifications/cancelled for a request of its own, which the client knows under
 // another id.
 func (l *ledger) withdrawn(s *session, m message) message {
-	token := peek(m.raw, "params", "requestId")
+	token, _ := idToken(peek(m.raw, "params", "requestId"))
 	for id, sr := range l.asked {
-		if sr.sess == s && sr.id == string(token) {
+		if sr.sess == s && sr.id == token {
 			delete(l.asked, id)
 			return m.rewritten(set(m.raw, []byte(id), "params", "requestId"))
 		}
@@ -380,11 +380,13 @@ type group struct {
 	raw  bytes.Buffer
 }
 
-// add takes an answer, and returns the whole array with the last.
+// add takes an answer, or that there will be none, and returns the whole array with the last; nil if nothing is in it.
 func (g *group) add(m message) []byte {
-	g.raw.WriteByte("[,"[min(g.raw.Len(), 1)])
-	_, _ = g.raw.ReadFrom(m.body())
-	if g.open--; g.open > 0 {
+	if m.raw != nil {
+		g.raw.WriteByte("[,"[min(g.raw.Len(), 1)])
+		_, _ = g.raw.ReadFrom(m.body())
+	}
+	if g.open--; g.open > 0 || g.raw.Len() == 0 {
 		return nil
 	}
 	g.raw.WriteByte(']')

@@ -128,6 +128,10 @@ func (b *bridge) read(i input) {
 		b.put(malformed(err), g)
 	}
 	for _, m := range ms {
+		if m.method == "notifications/cancelled" { // an array need not wait for that answer
+			id, _ := idToken(peek(m.raw, "params", "requestId"))
+			b.write(message{kind: response, id: id})
+		}
 		if b.tr == nil {
 			b.accept(m)
 			continue
@@ -202,10 +206,10 @@ func (b *bridge) put(m message, g *group) {
 	if g != nil {
 		whole := g.add(m.whole())
 		b.mem.free(m.charge)
-		if whole == nil {
-			return
-		}
 		m = message{raw: whole}
+	}
+	if m.raw == nil {
+		return
 	}
 	b.outbox = append(b.outbox, m)
 	b.outBytes += max(len(m.raw), m.charge.bytes)
@@ -329,8 +333,8 @@ func (b *bridge) listed(m message, e *exchangeError) {
 // cancelled carries out the client's notifications/cancelled. A cut or a re-send never revives the call.
 func (b *bridge) cancelled(m message) {
 	defer b.mem.free(m.charge)
-	token := peek(m.raw, "params", "requestId")
-	c := b.byID[string(token)]
+	token, _ := idToken(peek(m.raw, "params", "requestId"))
+	c := b.byID[token]
 	if c == nil || c.m.method == "initialize" {
 		return
 	}
