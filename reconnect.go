@@ -614,22 +614,20 @@ func (b *bridge) failed(c *call, x *exchange, e *exchangeError) {
 		b.resume(c, e)
 	case x.resume: // the cursor or the session was refused
 		b.unsure(c, e)
-		if e.fate == gone {
-			b.lost(x.s, e)
-		}
 	case e.fate == gone && c.gone: // a second time: it is the answer
 		b.refused(c, e)
-		b.lost(x.s, e)
 	case e.fate == gone:
 		c.gone = true
 		b.hold(c)
-		b.lost(x.s, e)
 	case e.fate == unsent || e.fate == refused:
 		b.missed(c, e)
 	case e.fate == final:
 		b.refused(c, e)
 	default:
 		b.unsure(c, e)
+	}
+	if e.fate == gone {
+		b.lost(x.s, e)
 	}
 }
 
@@ -660,9 +658,13 @@ func (b *bridge) unsure(c *call, e *exchangeError) {
 	}
 }
 
-// missed holds a call for another sending.
+// missed holds a call for another sending, unless it fails again and again, and at once, while the line is well.
 func (b *bridge) missed(c *call, e *exchangeError) {
-	b.hold(c)
+	if c.standing() || c.sendings <= quickLosses || time.Since(c.sentAt) >= health || time.Since(c.arrived) < b.holdTimeout {
+		b.hold(c)
+	} else {
+		b.fail(c, faultNotSent, fmt.Sprintf("%s did not take the request in %d attempts", b.server, c.sendings), e)
+	}
 	b.suspect(c, e)
 }
 
