@@ -284,30 +284,34 @@ func (b *bridge) admit(c *call) bool {
 		return false
 	case lookup:
 		c.state = parked
-		if b.pages == 0 {
-			b.page(c, nil)
-		}
+		b.page(c, nil)
 		return false
 	}
 	return true
 }
 
-// page reads a page of the tool list for calls of tools that no list has named yet.
+// page reads a page of the tool list, unless one is being read, for calls of tools that no list has named yet.
 func (b *bridge) page(c *call, cursor json.RawMessage) {
+	if b.paging.state != settled {
+		return
+	}
+	if cursor == nil {
+		b.pages = 0
+	}
 	b.pages++
 	params := set([]byte("{}"), cursor, "cursor")
 	if c.modern() {
 		params = set(params, modernMeta(c), "_meta")
 	}
-	b.hold(&call{m: newRequest(b.newID(), "tools/list", params), arrived: c.arrived, then: b.listed})
+	b.paging = &call{m: newRequest(b.newID(), "tools/list", params), arrived: c.arrived, then: b.listed}
+	b.hold(b.paging)
 	b.stir()
 }
 
 // listed takes a page of the tool list: there is another, or every call that waited for it is decided.
 func (b *bridge) listed(m message, e *exchangeError) {
 	if e != nil {
-		b.pages = 0 // the search begins anew when the line is back
-		b.noEntry(e)
+		b.noEntry(e) // the search begins anew when the line is back
 		return
 	}
 	cursor := peek(m.raw, "result", "nextCursor")
@@ -327,7 +331,6 @@ func (b *bridge) listed(m message, e *exchangeError) {
 			b.fail(c, faultNotPermitted, "the server does not list this tool as read-only", nil)
 		}
 	}
-	b.pages = 0
 }
 
 // cancelled carries out the client's notifications/cancelled. A cut or a re-send never revives the call.

@@ -48,6 +48,16 @@ func (b *bridge) open() {
 	b.greet()
 }
 
+// opened notes that a stream can be relied on.
+func (b *bridge) opened(x *exchange) {
+	x.opened = time.Now()
+	b.heard = x.opened
+	x.s.streamOpen = x.s.streamOpen || x.c == nil
+	if x.c == nil && x.s == b.sess && x.s.kind == kindSSE && b.state == opening {
+		b.greet()
+	}
+}
+
 // choose says which transport to try: the one that was learnt, or else the next that the era of the client's
 // first request and the options allow.
 func (b *bridge) choose() transportKind {
@@ -184,7 +194,7 @@ func (b *bridge) knocked(m message, e *exchangeError) {
 // say sends the next line of the replay, which is done when it is answered; with none left the gate opens.
 func (b *bridge) say() {
 	switch {
-	case b.saying != nil && b.saying.state != settled: // a second knock was answered
+	case b.saying.state != settled: // a second knock was answered
 	case len(b.toSay) == 0:
 		b.gate()
 	default:
@@ -221,7 +231,7 @@ func (b *bridge) gate() {
 		}
 	}
 	for _, c := range b.byID {
-		if c.state == parked && !c.scope && b.pages == 0 {
+		if c.state == parked && !c.scope {
 			b.page(c, nil)
 		}
 	}

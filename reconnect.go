@@ -129,7 +129,8 @@ type bridge struct {
 	filter *filter
 	tr     *translator // not nil: an old client on a new server
 	batch  map[string]*group
-	pages  int // of the tool list, read for the filter
+	paging *call // the newest page of the tool list that is read for the filter
+	pages  int   // of this search
 
 	state state
 	since time.Time
@@ -188,6 +189,8 @@ func newBridge(o options, world outside, log *slog.Logger, mem *budget) *bridge 
 		ledger:  newLedger(),
 		filter:  newFilter(o.tools),
 		batch:   map[string]*group{},
+		paging:  &call{state: settled},
+		saying:  &call{state: settled},
 		state:   idle,
 		events:  make(chan event, 16),
 		ended:   make(chan struct{}),
@@ -417,21 +420,11 @@ func (b *bridge) news(e event) {
 	}
 }
 
-// opened notes that a stream can be relied on.
-func (b *bridge) opened(x *exchange) {
-	x.opened = time.Now()
-	b.heard = x.opened
-	x.s.streamOpen = x.s.streamOpen || x.c == nil
-	if x.c == nil && x.s == b.sess && x.s.kind == kindSSE && b.state == opening {
-		b.greet()
-	}
-}
-
 // fromServer takes one message that arrived on x.
 func (b *bridge) fromServer(x *exchange, m message) {
 	c := x.c
 	if m.kind == response {
-		if c = b.answered(x, m); c == nil {
+		if c = b.answered(x, m); c == nil || c.doubt != nil {
 			x.stray = true
 			b.log.Debug("dropping an answer that nobody waits for", "server", b.server)
 			b.mem.free(m.charge)
@@ -560,7 +553,7 @@ func (b *bridge) over(x *exchange, err error) {
 	case c.x != x || c.state == settled: // answered, cancelled, or sent again meanwhile
 	case c.doubt != nil: // its answer is being verified
 		c.x = nil
-	case c.then != nil && (e != nil || c.m.kind != request) && !(x.resume || e != nil && e.fate == cut):
+	case c.then != nil && (e != nil || c.m.kind != request || x.stray) && !(x.resume || e != nil && e.fate == cut):
 		b.drop(c)
 		c.then(e.reply(), e)
 	case e == nil:
@@ -734,7 +727,7 @@ func (b *bridge) streamOver(x *exchange, e *exchangeError) {
 		b.unwelcome(e)
 	case s.kind == kindSSE, e.fate == gone:
 		b.lost(s, e)
-	case e.fate != final: // final: none is offered
+	case e.fate != final && b.state != dormant: // final: none is offered
 		b.listen(&exchange{s: s}, e.after, e.wait+b.pause(s.streamFails))
 	}
 }
@@ -750,7 +743,8 @@ func (b *bridge) lost(s *session, e *exchangeError) {
 // discard ends a session that will not be used again. Calls that fly in it stay with their exchanges, whose
 // answers still count.
 func (b *bridge) discard(s *session, e *exchangeError) {
-	b.sess, b.toSay, b.probing, b.pages = nil, nil, nil, 0
+	b.sess, b.toSay, b.probing = nil, nil, nil
+	b.drop(b.paging)
 	for x := range s.live {
 		if x.c == nil || x.c.then != nil {
 			x.cancel(errOver)

@@ -357,6 +357,8 @@ func (p *player) bridge(settings string) {
 			p.present = true
 		case "ignore-tool":
 			p.options.tools.ignore = append(p.options.tools.ignore, value)
+		case "read-only":
+			p.options.tools.readOnly = true
 		case "silent":
 			p.options.silent = true
 		default:

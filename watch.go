@@ -240,10 +240,8 @@ func (b *bridge) dead() {
 	b.probing = nil
 	for x := range s.live {
 		x.cancel(errSilent)
-		if x.c != nil && x.c == b.saying {
-			b.drop(x.c)
-		}
 	}
+	b.drop(b.saying)
 	if s.kind == kindSSE {
 		b.lost(s, e)
 	} else {
