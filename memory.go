@@ -85,7 +85,7 @@ var errTooLarge = errors.New("message larger than the limit")
 const (
 	readPiece = 16 << 10  // bytes of a body of unknown size that are read at once
 	linePiece = 128 << 10 // of a line
-	small     = 128 << 10 // of a message that is in one part
+	small     = 256 << 10 // of a message that is in one part
 	pieceSize = 256 << 10 // in one piece of a larger one
 	headroom  = 1 << 10   // at the beginning of each piece, for the end of what is before it
 	large     = 4 << 20   // of a message that takes the place of the one before when it is joined

@@ -470,7 +470,7 @@ func (b *bridge) fromServer(x *exchange, m message) {
 // reply takes the answer to c.
 func (b *bridge) reply(c *call, m message) {
 	b.proves(c)
-	if c.m.method != "tools/call" || c.then != nil || b.tr != nil { // somebody may look into it
+	if c.m.method != "tools/call" || c.then != nil || b.tr != nil || c.up != c.m.id { // somebody may look into it
 		m = m.whole()
 	}
 	switch {

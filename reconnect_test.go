@@ -227,6 +227,58 @@ func TestDoubtWithoutStream(t *testing.T) {
 	}
 }
 
+// A call that is sent again on a fresh connection leaves nothing behind.
+func TestFreshForgets(t *testing.T) {
+	s := &fakeServer{}
+	bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+		h.hello()
+		h.list()
+		n.freeze()
+		if got := h.answer(h.call("look", `"key":"a"`), time.Minute); !strings.Contains(got, `"result"`) {
+			t.Error(got)
+		}
+		h.in.Close()
+		<-h.ended
+		if left := len(h.b.byUp) + len(h.b.byID) + len(h.b.inflight); left != 0 {
+			t.Errorf("%d entries are left: %v", left, h.b.byUp)
+		}
+	})
+}
+
+// A line that is dead ends the calls of earlier sessions too.
+func TestDeadEndsEarlierSessions(t *testing.T) {
+	s := &fakeServer{}
+	bridgeBubble(t, s, func(t *testing.T, n *memNet, h *host) {
+		h.hello()
+		first := h.call("slow", `"ms":7200000,"key":"a"`)
+		time.Sleep(time.Second)
+		s.forget()
+		h.answer(h.call("echo", `"text":"x","key":"b"`), time.Minute)
+		n.drop(true)
+		n.freeze()
+		h.call("echo", `"text":"x","key":"c"`)
+		if got := h.answer(first, 10*time.Minute); !strings.Contains(got, "outcome-unknown") {
+			t.Error(got)
+		}
+		h.in.Close()
+		<-h.ended
+		time.Sleep(10 * time.Second) // for dials of which nobody waits any more
+	})
+}
+
+// A client that does not read gives the loop nothing to do by the clock.
+func TestNextWakeOfPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBridge(testOptions(), outside{remember: func(snapshot) {}}, slog.New(slog.DiscardHandler), newBudget(1<<20, 1<<20))
+		now := time.Now()
+		b.state, b.sess, b.talked, b.outBytes = ready, &session{streamOpen: true}, now.Add(-time.Hour), maxOut
+		b.tick(now)
+		if next := b.nextWake(now); !next.After(now) {
+			t.Error("the loop spins")
+		}
+	})
+}
+
 // A call that needs wider permissions waits for them alone.
 func TestStepUpHoldsOneCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -361,7 +413,7 @@ func TestLastChanceOfLatecomer(t *testing.T) {
 // What is larger than a piece comes through whole, and what the loop looks into is looked into to its end: the tool that
 // may not be seen is in a list that goes on for long, and an id that is not spelt as it was is put right.
 func TestLargeAnswers(t *testing.T) {
-	const much = 300 << 10
+	const much = 600 << 10
 	inflate := func(edit func([]byte) [][]byte, path ...string) func([]byte) [][]byte {
 		return func(b []byte) [][]byte {
 			big := fakeJSON(strings.Repeat(`much "of" it `, much/13))

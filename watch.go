@@ -31,7 +31,7 @@ const (
 // nextWake is when tick has something to do at the earliest.
 func (b *bridge) nextWake(now time.Time) time.Time {
 	next := now.Add(time.Hour)
-	if b.pingInterval > 0 && b.streaming() {
+	if b.pingInterval > 0 && b.streaming() && b.outBytes < maxOut { // while we hold the streams up, tick does not ping
 		next = b.talked.Add(b.pingInterval)
 	}
 	if b.waiting() || b.probing != nil || b.state == opening {
@@ -229,6 +229,7 @@ func (b *bridge) probed(p *call, e *exchangeError) {
 		if x := c.x; c.then == nil && c.again && !c.fresh && x != nil && !x.resume && p.sentAt.Sub(c.sentAt) >= silence && x.p.reused.Load() && !x.p.headers.Load() {
 			c.fresh = true
 			x.cancel(errSilent)
+			b.landed(c)
 			b.send(c)
 		}
 	}
@@ -240,6 +241,11 @@ func (b *bridge) dead() {
 	b.probing = nil
 	for x := range s.live {
 		x.cancel(errSilent)
+	}
+	for c := range b.inflight { // in earlier sessions too
+		if c.x != nil {
+			c.x.cancel(errSilent)
+		}
 	}
 	b.drop(b.saying)
 	if s.kind == kindSSE {
