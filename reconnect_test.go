@@ -472,3 +472,25 @@ func TestLargeAnswers(t *testing.T) {
 		})
 	}
 }
+
+// A large answer under another id than the client's is looked into as a small one is.
+func TestReplySubscription(t *testing.T) {
+	for _, size := range []int{10, small + 1} {
+		w := testWire()
+		b := newBridge(testOptions(), outside{remember: func(snapshot) {}}, w.log, w.mem)
+		b.kind = kindStateless
+		c := &call{m: newRequest("1", "tools/call", []byte(`{"name":"n"}`)), up: "9", arrived: time.Now()}
+		b.enter(c)
+		answer := func(id string) string {
+			return `{"jsonrpc":"2.0","id":` + id + `,"result":{"_meta":{"` + metaSubscription + `":` + id + `},"text":"` + strings.Repeat("x", size) + `"}}`
+		}
+		p := pile{mem: w.mem, max: w.max, urgent: true}
+		p.err = p.read(t.Context(), strings.NewReader(answer("9")), int64(len(answer("9"))))
+		if err := w.hand(t.Context(), &p, func(m message) error { b.reply(c, m); return nil }); err != nil || len(b.outbox) != 1 {
+			t.Fatalf("%d bytes: %v, %d messages", size, err, len(b.outbox))
+		}
+		if got, _ := io.ReadAll(b.outbox[0].whole().body()); string(got) != answer("1") {
+			t.Errorf("%d bytes: %.150s…", size, got)
+		}
+	}
+}
