@@ -189,7 +189,8 @@ func (o headerOptions) written() (http.Header, map[string]string, error) {
 }
 
 const headersTaken = "host content-length content-encoding accept-encoding connection keep-alive transfer-encoding te trailer upgrade " +
-	"expect last-event-id mcp-session-id mcp-protocol-version mcp-method mcp-name"
+	"expect last-event-id mcp-session-id mcp-protocol-version mcp-method mcp-name " +
+	"idempotency-key x-idempotency-key" // net/http takes them for leave to send a call twice
 
 // parseHeader takes a line apart. Errors name where it stands and never repeat it.
 func parseHeader(where, line string) (name, value string, err error) {

@@ -99,7 +99,7 @@ func TestHeaderErrors(t *testing.T) {
 		}
 	}
 	for _, name := range strings.Fields("Host Content-Length Content-Encoding Accept-Encoding Connection Keep-Alive Transfer-Encoding TE Trailer " +
-		"Upgrade Expect Proxy-Authorization Proxy-Connection Last-Event-ID Mcp-Session-Id MCP-Protocol-Version Mcp-Method Mcp-Name Mcp-Param-X") {
+		"Upgrade Expect Proxy-Authorization Proxy-Connection Last-Event-ID Mcp-Session-Id MCP-Protocol-Version Mcp-Method Mcp-Name Mcp-Param-X Idempotency-Key X-Idempotency-Key") {
 		for _, spelled := range []string{name, strings.ToLower(name), strings.ToUpper(name)} {
 			if _, _, err := parseHeader("--header", spelled+": x"); err == nil {
 				t.Errorf("%s was accepted", spelled)
@@ -397,7 +397,7 @@ func TestHeaderCommandForOneWhoIsGone(t *testing.T) {
 func FuzzHeaderText(f *testing.F) {
 	form := regexp.MustCompile(`^([A-Za-z0-9_-]+):[ \t]*([^\r\n\x{2028}\x{2029}]*)$`)
 	taken := regexp.MustCompile(`(?i)^(host|content-length|content-encoding|accept-encoding|connection|keep-alive|transfer-encoding|te|trailer|upgrade|expect|` +
-		`proxy-.*|last-event-id|mcp-session-id|mcp-protocol-version|mcp-method|mcp-name|mcp-param-.*)$`)
+		`proxy-.*|last-event-id|mcp-session-id|mcp-protocol-version|mcp-method|mcp-name|idempotency-key|x-idempotency-key|mcp-param-.*)$`)
 	variable := regexp.MustCompile(`\$\{([^}]+)}`)
 	f.Fuzz(func(t *testing.T, line string) {
 		name, value, err := parseHeader("--header", line)
