@@ -132,11 +132,10 @@ func (s *stateless) send(ctx context.Context, m message, p *progress, recv recei
 			if got.kind != response {
 				return recv(got)
 			}
-			got = got.under(m.token())
 			if m.method == "tools/list" {
 				got = s.learn(got.whole(), at(peek(m.raw, "params", "cursor"), 0) != '"')
 			}
-			return cmp.Or(recv(got), errEnough)
+			return cmp.Or(recv(got.under(m.token())), errEnough)
 		})
 		if e, ok := errors.AsType[*exchangeError](err); ok && e.fate == cut {
 			e.fate = unknown // event ids mean nothing here: there is no resumption

@@ -494,18 +494,22 @@ func TestStatelessList(t *testing.T) {
 		var log bytes.Buffer
 		w.log = slog.New(slog.NewTextHandler(&log, nil))
 		s := newStateless(w)
-		var got string
+		var got, id string
 		post := func(line string) {
 			t.Helper()
 			if err := s.post(t.Context(), parsed(t, line), &progress{start: time.Now()}, func(m message) error {
 				if m.raw == nil {
 					return nil
 				}
-				got = written(t, m)
+				got, id = written(t, m), m.id
 				return nil
 			}); err != nil {
 				t.Fatal(err)
 			}
+		}
+		post(`{"jsonrpc":"2.0","id":5,"method":"tools/list"}`)
+		if id != "5" { // the exchange tells what it answers, whatever the server calls it
+			t.Errorf("the answer's id is %s", id)
 		}
 		post(`{"jsonrpc":"2.0","id":1,"method":"tools/list"}`)
 		if want := `{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"good","inputSchema":{"properties":{"r":{"type":"string","x-mcp-header":"Region"}}}}],"ttlMs":1.0}}`; got != want {
