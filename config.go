@@ -533,10 +533,12 @@ func (d *draft) finish() error {
 	}
 	d.log.json = d.format == "json"
 	if d.where != "memory" {
-		dir, _ := d.getenv("MCP_REMOTE_CONFIG_DIR")
-		var err error
-		if d.storeDir, err = defaultStoreDir(dir); err != nil {
-			return &usageError{err.Error(), "set MCP_REMOTE_CONFIG_DIR, or give --token-store memory"}
+		if d.storeDir, _ = d.getenv("MCP_REMOTE_CONFIG_DIR"); d.storeDir == "" { // mcp-remote's place, as the variable is
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return &usageError{"finding the home directory: " + err.Error(), "set MCP_REMOTE_CONFIG_DIR, or give --token-store memory"}
+			}
+			d.storeDir = filepath.Join(home, ".mcp-auth")
 		}
 	}
 	if v, _ := d.getenv("NODE_TLS_REJECT_UNAUTHORIZED"); v == "0" {

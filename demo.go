@@ -38,11 +38,7 @@ func demo(ctx context.Context, o options, w io.Writer) int {
 	go server.Serve(l)
 	defer server.Close()
 	u := url.URL{Scheme: "http", Host: l.Addr().String()}
-	again, once, _, err := newClients(clientOptions{server: &u})
-	if err != nil {
-		fmt.Fprintln(w, err)
-		return 1
-	}
+	again, once, _, _ := newClients(clientOptions{server: &u}) // only certificates could be wrong, and there are none
 	fmt.Fprintf(w, "The server on %s breaks the line and forgets its sessions, again and again.\n", l.Addr())
 
 	ctx, cancel := context.WithTimeout(ctx, demoLasts+demoPatient)

@@ -75,7 +75,8 @@ func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer)
 	defer p.flush()
 	switch c.command {
 	case "check":
-		return p.checkup(stdout).run(ctx)
+		k := &checkup{options: c.bridge, outside: outside{p.wire.connect, p.signIn, nil}, client: c.client, wire: p.wire, auth: p.auth, json: c.json, out: stdout}
+		return k.run(ctx)
 	case "status":
 		return status(p.store, c.json, stdout)
 	case "login":
@@ -153,11 +154,6 @@ func newProgram(c *config, stdin *os.File, stderr io.Writer) (*program, error) {
 	o := c.bridge
 	p.wire = &wire{url: c.url, again: again, once: once, max: o.maxMessage, mem: newBudget(o.maxMemory, o.maxMessage), log: log}
 	return p, nil
-}
-
-// checkup hands out the parts to be checked.
-func (p *program) checkup(out io.Writer) *checkup {
-	return &checkup{options: p.c.bridge, outside: outside{p.wire.connect, p.signIn, nil}, client: p.c.client, wire: p.wire, auth: p.auth, json: p.c.json, out: out}
 }
 
 // signIn renews whatever proves who we are: the headers' sources, where an Authorization header is given,

@@ -755,12 +755,10 @@ func (b *bridge) discard(s *session, e *exchangeError) {
 	for c := range b.inflight {
 		switch {
 		case c.sess != s:
-		case c.then != nil:
+		case c.then != nil, c.m.kind != request: // answers to requests of that session are worthless now
 			b.drop(c)
 		case c.doubt != nil: // its ping ends with the session
 			b.verified(c, *c.doubt, true)
-		case c.m.kind != request: // answers to requests of that session are worthless now
-			b.drop(c)
 		case c.state == resuming:
 			c.x.cancel(errOver)
 			b.unsure(c, e)

@@ -76,19 +76,6 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	return s, nil
 }
 
-// defaultStoreDir is where mcp-remote keeps its folder: $MCP_REMOTE_CONFIG_DIR, given as configured, or
-// .mcp-auth in the home directory.
-func defaultStoreDir(configured string) (string, error) {
-	if configured != "" {
-		return configured, nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("finding the home directory (set MCP_REMOTE_CONFIG_DIR): %w", err)
-	}
-	return filepath.Join(home, ".mcp-auth"), nil
-}
-
 // tighten gives name the mode that it should have. Windows has no such modes: there the folder
 // inherits the access list of the user's profile.
 func (s *store) tighten(name string, mode fs.FileMode) {

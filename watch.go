@@ -71,8 +71,7 @@ func (b *bridge) tick(now time.Time) {
 	switch {
 	case b.state == ready:
 		b.watch(now)
-	case b.state != opening:
-	case now.Sub(later(b.talked, b.lastByte())) >= openTimeout:
+	case b.state == opening && now.Sub(later(b.talked, b.lastByte())) >= openTimeout:
 		b.dead()
 	}
 	b.drift = drift(b.start, now)
