@@ -126,7 +126,8 @@ type pile struct {
 
 	head   []byte // nil: nothing yet
 	pieces []piece
-	charge charge // of all that has come
+	size   int    // bytes that were added
+	charge charge // of head, and of whole buffers: the last takes the room of one too
 
 	// Of a body whose length is known.
 	src     io.Reader
@@ -137,13 +138,18 @@ type pile struct {
 
 // add appends a copy of b. Its errors are errTooLarge and the context's; the pile stays as it was.
 func (p *pile) add(ctx context.Context, b []byte) error {
-	if len(b) > p.max-p.charge.bytes {
+	size, n, first := p.size+len(b), len(b), len(p.head) == 0
+	if size > p.max {
 		return errTooLarge
 	}
-	if err := p.mem.grow(ctx, &p.charge, len(b), p.urgent); err != nil {
+	if !first && size > small {
+		buffers := (size - len(p.head) + pieceSize - headroom - 1) / (pieceSize - headroom)
+		n = min(len(p.head)+buffers*pieceSize, p.max) - p.charge.bytes
+	}
+	if err := p.mem.grow(ctx, &p.charge, n, p.urgent); err != nil {
 		return err
 	}
-	if len(p.head) == 0 || p.charge.bytes <= small {
+	if p.size = size; first || size <= small {
 		p.head = append(p.head, b...)
 		return nil
 	}
@@ -188,8 +194,10 @@ func (p *pile) addValid(ctx context.Context, b []byte) error {
 func (p *pile) take() (b []byte, c charge) {
 	b, c = p.head, p.charge
 	if len(p.pieces) > 0 {
-		b = join(c.bytes, p.head, p.pieces)
+		b = join(p.size, p.head, p.pieces)
 		p.mem.recycle(p.pieces)
+		c.bytes = len(b)
+		p.mem.free(charge{bytes: p.charge.bytes - len(b)})
 	}
 	p.empty()
 	return b, c
@@ -230,7 +238,7 @@ func (l *lineReader) next(ctx context.Context) (line []byte, c charge, err error
 	for {
 		part, end := l.r.ReadSlice('\n')
 		more := end == bufio.ErrBufferFull
-		if end != nil && !more && (end != io.EOF || l.charge.bytes+len(part) == 0) {
+		if end != nil && !more && (end != io.EOF || l.size+len(part) == 0) {
 			l.drop()
 			return nil, c, end
 		}
@@ -304,14 +312,14 @@ func (p *pile) read(ctx context.Context, r io.Reader, size int64) error {
 	case size < 0:
 		return p.readRest(ctx, r)
 	}
-	p.src, p.left = r, int(size)
+	p.src, p.left, p.size = r, int(size), int(size)
 	p.head = make([]byte, min(p.left, small))
-	return p.fill(ctx, p.head)
+	return p.fill(ctx, p.head, len(p.head))
 }
 
-// fill reads all of b.
-func (p *pile) fill(ctx context.Context, b []byte) error {
-	if err := p.mem.grow(ctx, &p.charge, len(b), p.urgent); err != nil {
+// fill reads all of b, which is charged n.
+func (p *pile) fill(ctx context.Context, b []byte, n int) error {
+	if err := p.mem.grow(ctx, &p.charge, n, p.urgent); err != nil {
 		return err
 	}
 	p.left -= len(b)
@@ -326,7 +334,7 @@ func (p *pile) more(ctx context.Context) bool {
 	}
 	b := p.room()
 	b = b[:min(len(b), p.left)]
-	p.err = p.fill(ctx, b)
+	p.err = p.fill(ctx, b, min(pieceSize, p.max-p.charge.bytes))
 	p.pieces[len(p.pieces)-1].to += len(b)
 	return p.err == nil
 }

@@ -196,6 +196,26 @@ func TestReadAll(t *testing.T) {
 	}
 }
 
+// A byte more than fits into the head takes the room of a whole buffer, and a thousand streams that stop there must not
+// hold three times what they are charged.
+func TestPileChargesBuffers(t *testing.T) {
+	const max = 1 << 20
+	for n, want := range map[int]int{small: small, small + 1: small + pieceSize, small + pieceSize: small + 2*pieceSize, max: max} {
+		for _, size := range []int64{-1, int64(n)} {
+			p := pile{mem: newBudget(max, max), max: max, urgent: true}
+			p.err = p.read(t.Context(), bytes.NewReader(make([]byte, n)), size)
+			for p.more(t.Context()) {
+			}
+			if p.err != nil || p.charge.bytes != want || p.mem.used != want {
+				t.Errorf("%d bytes announced as %d: %v, charged %d, want %d", n, size, p.err, p.charge.bytes, want)
+			}
+			if p.drop(); p.mem.used != 0 {
+				t.Errorf("%d bytes stay charged", p.mem.used)
+			}
+		}
+	}
+}
+
 type endless struct{}
 
 func (endless) Read(b []byte) (int, error) { return len(b), nil }

@@ -162,7 +162,7 @@ func (w *wire) events(ctx context.Context, body io.Reader, after string, recv re
 		if err != nil {
 			return readError(ctx, err, string(r.lastID), r.retry)
 		}
-		size := e.data.charge.bytes
+		size := e.data.size
 		if ok && e.name == "message" {
 			err = w.hand(ctx, &e.data, recv)
 		} else if ok {
@@ -230,9 +230,6 @@ func endpoint(stream *url.URL, data string) (*url.URL, error) {
 }
 
 func (s *sse) post(ctx context.Context, m message, p *progress, _ receive) error {
-	if s.endpoint == nil {
-		panic("posting before the endpoint is known")
-	}
 	h := http.Header{"Accept": {jsonType + ", " + eventStream}, "Content-Type": {jsonType}}
 	return s.w.exchange(ctx, http.MethodPost, s.endpoint, h, &m, true, p, accepted)
 }

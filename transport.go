@@ -354,16 +354,15 @@ func (w *wire) hand(ctx context.Context, p *pile, recv receive) error {
 		data, c = p.take()
 		batch, bad = scanAll(data, true)
 	}
+	defer func() { w.mem.free(c) }() // unless the last has taken it over
 	if len(batch) == 0 {
-		w.mem.free(c)
 		return bad[0]
 	}
-	batch[len(batch)-1].charge = c
 	for i, m := range batch {
+		if i == len(batch)-1 {
+			m.charge, c = c, charge{}
+		}
 		if err := recv(m); err != nil {
-			if i < len(batch)-1 {
-				w.mem.free(c)
-			}
 			return err
 		}
 	}
