@@ -20,6 +20,9 @@ const (
 
 // begin takes the client's initialize: the start of its session, and the way back to the old era.
 func (b *bridge) begin(c *call) {
+	if before := b.byID[b.hello.id]; before != nil && before != c && before.m.method == "initialize" {
+		b.fail(before, faultNotSent, "the client has begun anew", nil)
+	}
 	b.ours = ours{hello: c.m.keep()}
 	b.kinds, b.failures = nil, 0
 	if b.sess != nil {
