@@ -479,7 +479,7 @@ func (b *bridge) reply(c *call, m message) {
 		c.then(m, nil)
 		return
 	case (b.kind != kindStateless || b.tr != nil) && c.sess == b.sess && !c.gone && b.doubtful(m):
-		c.doubt = &m
+		c.doubt, c.accepted = &m, time.Now()
 		b.send(&call{m: b.knock(nil), then: func(pong message, e *exchangeError) {
 			b.mem.free(pong.charge)
 			b.verified(c, m, e != nil && e.fate == gone || b.doubtful(pong) || b.tr != nil && pong.failed)
@@ -599,8 +599,6 @@ func (b *bridge) taken(c *call, x *exchange) {
 // failed is the table of fates, for the client's calls.
 func (b *bridge) failed(c *call, x *exchange, e *exchangeError) {
 	switch {
-	case errors.Is(e, errTooLarge):
-		b.unsure(c, e)
 	case e.challenged():
 		b.challenged(c, e)
 	case x.s == b.sess && c.m.kind == request && (e.fate == cut || x.resume && e.fate != gone && e.fate != final):
@@ -614,7 +612,7 @@ func (b *bridge) failed(c *call, x *exchange, e *exchangeError) {
 		b.hold(c)
 	case e.fate == unsent || e.fate == refused:
 		b.missed(c, e)
-	case e.fate == final:
+	case e.fate == final && !errors.Is(e, errTooLarge):
 		b.refused(c, e)
 	default:
 		b.unsure(c, e)
@@ -633,6 +631,8 @@ func (b *bridge) refused(c *call, e *exchangeError) {
 func (b *bridge) unsure(c *call, e *exchangeError) {
 	c.unsure = true
 	switch {
+	case c.doubt != nil: // the ping came to nothing
+		b.verified(c, *c.doubt, false)
 	case c.then != nil:
 		b.drop(c)
 		c.then(message{}, e)
