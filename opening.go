@@ -254,12 +254,12 @@ func (b *bridge) unwelcome(e *exchangeError) {
 	case modern && b.protocol == "auto" && !b.notModern && (b.promise != nil || init != nil): // perhaps upgraded meanwhile
 		b.refusal = e
 		b.translate(init)
+	case b.kind == 0 && e.unknownHere() && len(b.kinds) > 0:
+		b.refusal = e
+		b.open()
 	case b.promise != nil || init == nil || b.kind != 0: // it knew us once: whatever this is, it passes
 		b.kind, b.notModern = 0, false
 		b.down(e)
-	case e.unknownHere() && len(b.kinds) > 0:
-		b.refusal = e
-		b.open()
 	default:
 		if b.refusal != nil { // what the preferred transport said tells more
 			e = b.refusal
