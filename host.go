@@ -310,7 +310,7 @@ func (b *bridge) page(c *call, cursor json.RawMessage) {
 
 // listed takes a page of the tool list: there is another, or every call that waited for it is decided.
 func (b *bridge) listed(m message, e *exchangeError) {
-	if e != nil {
+	if e != nil && (e.fate != final || e.status == 0) {
 		b.noEntry(e) // the search begins anew when the line is back
 		return
 	}
