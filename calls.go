@@ -16,6 +16,7 @@ import (
 )
 
 const maxSubscribed = 10000 // resources that are subscribed anew in a new session
+const maxArray = 1 << 20    // bytes of answers that wait for others of their array
 
 // callState says where a line of the client is.
 type callState uint8
@@ -374,21 +375,23 @@ func (m message) keep() message {
 	return m
 }
 
-// A group is an array from the client (2025-03-26), answered as one array when all is answered.
+// A group is an array from the client (2025-03-26), answered as one array when all is answered; as several, where one
+// would be large.
 type group struct {
 	open int // answers still to come
 	raw  bytes.Buffer
 }
 
-// add takes an answer, or that there will be none, and returns the whole array with the last; nil if nothing is in it.
+// add takes an answer, or that there will be none, and returns the array when it is to be said; nil if nothing is in it.
 func (g *group) add(m message) []byte {
 	if m.raw != nil {
 		g.raw.WriteByte("[,"[min(g.raw.Len(), 1)])
 		_, _ = g.raw.ReadFrom(m.body())
 	}
-	if g.open--; g.open > 0 || g.raw.Len() == 0 {
+	if g.open--; g.open > 0 && g.raw.Len() < maxArray || g.raw.Len() == 0 {
 		return nil
 	}
-	g.raw.WriteByte(']')
-	return g.raw.Bytes()
+	whole := append(g.raw.Bytes(), ']')
+	g.raw = bytes.Buffer{}
+	return whole
 }

@@ -109,6 +109,13 @@ func (w testWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// look runs f in the loop, and waits for it.
+func (h *host) look(f func()) {
+	done := make(chan bool)
+	h.b.events <- event{do: func() { f(); close(done) }}
+	<-done
+}
+
 func (h *host) say(line string) {
 	h.t.Helper()
 	if _, err := io.WriteString(h.in, line+"\n"); err != nil {
@@ -225,6 +232,43 @@ func TestDoubtWithoutStream(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The answers to an array do not wait for its last where they are large.
+func TestArrayBound(t *testing.T) {
+	bridgeBubble(t, &fakeServer{}, func(t *testing.T, n *memNet, h *host) {
+		h.say(`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-03-26","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
+		h.answer("0", time.Minute)
+		h.say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+		calls := []string{fakeCallLine(1, "slow", `"ms":60000,"key":"k"`)}
+		for len(calls) < 30 {
+			calls = append(calls, fakeCallLine(len(calls)+1, "big", `"bytes":250000,"key":"k"`))
+		}
+		h.say("[" + strings.Join(calls, ",") + "]")
+		time.Sleep(time.Second)
+		h.look(func() {
+			for _, g := range h.b.batch {
+				if g.raw.Len() >= maxArray {
+					t.Errorf("%d bytes wait", g.raw.Len())
+				}
+			}
+		})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		answered := 0
+		for len(h.lines) > 0 {
+			var some []json.RawMessage
+			if err := json.Unmarshal([]byte(<-h.lines), &some); err != nil {
+				t.Fatal(err)
+			}
+			answered += len(some)
+		}
+		left := 0
+		h.look(func() { left = len(h.b.batch) })
+		if answered != len(calls) || left > 0 {
+			t.Errorf("%d answers to %d calls, %d are awaited", answered, len(calls), left)
+		}
+	})
 }
 
 // A call that is sent again on a fresh connection leaves nothing behind.
