@@ -51,7 +51,7 @@ var layers = []layer{
 	{"translate.go", "crypto/rand", ""},
 	{"filter.go", "", ""},
 	{"calls.go", "crypto/rand", ""},
-	{"reconnect.go host.go opening.go watch.go", "", ""},
+	{"reconnect.go host.go opening.go watch.go", "runtime", ""},
 	{"store.go", "crypto/fips140 crypto/md5 crypto/rand crypto/sha256 io/fs os path/filepath runtime syscall", "disk system"},
 	{"callback.go", "crypto/rand crypto/subtle html net net/http os os/exec runtime", "listen exec"},
 	{"discovery.go oauth.go consent.go", "crypto crypto/ecdsa crypto/ed25519 crypto/elliptic crypto/rand crypto/rsa crypto/sha256 crypto/subtle crypto/x509 encoding/pem hash math/big mime net net/http net/netip", ""},
@@ -111,7 +111,7 @@ const forbidden = "C unsafe reflect plugin net/rpc net/http/pprof expvar log emb
 // The budget of lines, without blank ones and comments. The design asks for 5,600 in all and 2,100 in the core. The
 // core keeps to that; the whole does not, and this bound holds what is reached, to be lowered with every cut.
 const (
-	mostLines     = 8712
+	mostLines     = 8711
 	mostCoreLines = 2100
 	core          = "main.go reconnect.go sse.go streamable.go jsonrpc.go calls.go"
 )

@@ -3,8 +3,8 @@ package main
 // reconnect.go is the owner of everything: one goroutine, run, holds all protocol state and decides what is
 // sent, held, sent again or answered with an error. It does no I/O itself: readLines feeds it, writeLines
 // drains it, and each exchange with the server is a goroutine that reports by events. With host.go, opening.go and
-// watch.go, which hold its methods for the client's side, for beginnings and for time, it uses the clock and
-// chance, and nothing else of the machine.
+// watch.go, which hold its methods for the client's side, for beginnings and for time, it uses the clock, chance
+// and the scheduler, and nothing else of the machine.
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -99,6 +100,7 @@ const (
 	health      = 10 * time.Second // of it, and the failures are forgotten
 	lingering   = 5 * time.Second  // an exchange may stay open so long after its answer
 	hangupGrace = 400 * time.Millisecond
+	crowd       = 65        // lines in flight that are work for more than one processor
 	maxOut      = 256 << 10 // bytes towards the client that may wait before events have to
 )
 
@@ -251,6 +253,9 @@ func (b *bridge) run(ctx context.Context, in io.Reader, w io.Writer) {
 			}
 		case e := <-events:
 			b.news(e)
+			if len(b.inflight) > 0 {
+				runtime.Gosched() // what else has arrived comes first
+			}
 			for range len(events) { // the writer gets together what arrived together
 				b.news(<-events)
 			}
@@ -371,6 +376,9 @@ func (b *bridge) send(c *call) {
 	c.sess, c.x, c.state, c.sentAt, c.accepted = s, x, flying, time.Now(), time.Time{}
 	c.sendings++
 	b.sent(c)
+	if len(b.inflight) == crowd {
+		runtime.SetDefaultGOMAXPROCS()
+	}
 	b.talked = c.sentAt
 	b.fly(x, b.audited(c, func(ctx context.Context, recv receive) error { return s.t.post(ctx, m, &x.p, recv) }))
 }

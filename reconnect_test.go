@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -269,6 +270,32 @@ func TestArrayBound(t *testing.T) {
 			t.Errorf("%d answers to %d calls, %d are awaited", answered, len(calls), left)
 		}
 	})
+}
+
+// A crowd in flight gets all processors, and what is less does not.
+func TestCrowd(t *testing.T) {
+	defer runtime.SetDefaultGOMAXPROCS()
+	runtime.SetDefaultGOMAXPROCS()
+	all := runtime.GOMAXPROCS(1)
+	for _, n := range []int{crowd - 1, crowd} {
+		bridgeBubble(t, &fakeServer{}, func(t *testing.T, _ *memNet, h *host) {
+			h.hello()
+			for i := range n {
+				h.say(fakeCallLine(i+1, "slow", `"ms":1000`))
+			}
+			synctest.Wait()
+			want := 1
+			if n == crowd {
+				want = all
+			}
+			flying := 0
+			h.look(func() { flying = len(h.b.inflight) })
+			if got := runtime.GOMAXPROCS(0); flying != n || got != want {
+				t.Errorf("%d calls in flight on %d processors, want %d on %d", flying, got, n, want)
+			}
+			time.Sleep(2 * time.Second)
+		})
+	}
 }
 
 // A call that is sent again on a fresh connection leaves nothing behind.
