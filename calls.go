@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-const maxSubscribed = 10000 // resources that are subscribed anew in a new session
-const maxArray = 1 << 20    // bytes of answers that wait for others of their array
+const maxSubscribed, maxKept = 10_000, 4 << 10 // resources that are subscribed anew in a new session; bytes that ask for one
+const maxArray = 1 << 20                       // bytes of answers that wait for others of their array
 
 // callState says where a line of the client is.
 type callState uint8
@@ -333,7 +333,7 @@ func (o *ours) note(c *call) {
 		if o.subscribed == nil {
 			o.subscribed = map[string]message{}
 		}
-		if len(o.subscribed) < maxSubscribed {
+		if len(o.subscribed) < maxSubscribed && len(c.m.raw) <= maxKept {
 			o.subscribed[uri] = c.m.keep()
 		}
 	case "resources/unsubscribe":

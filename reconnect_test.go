@@ -272,6 +272,30 @@ func TestArrayBound(t *testing.T) {
 	})
 }
 
+// What is said again in a new session is bounded, in number and in bytes.
+func TestSubscribedBound(t *testing.T) {
+	subscription := func(uri string) *call {
+		return &call{m: newRequest("1", "resources/subscribe", []byte(`{"uri":"`+uri+`"}`))}
+	}
+	var o ours
+	room := maxKept - len(subscription("").m.raw)
+	o.note(subscription(strings.Repeat("x", room)))
+	o.note(subscription(strings.Repeat("y", room+1)))
+	if len(o.subscribed) != 1 {
+		t.Errorf("%d are kept of one that is small enough and one that is not", len(o.subscribed))
+	}
+	for i := range maxSubscribed {
+		o.note(subscription(fmt.Sprint(i)))
+	}
+	_, last := o.subscribed[fmt.Sprint(maxSubscribed-2)]
+	if n := len(o.subscribed); n != maxSubscribed || !last {
+		t.Errorf("%d are kept of %d, the last that fits: %v", n, maxSubscribed+1, last)
+	}
+	if n := len(o.replay(func() string { return `"i"` })); n != maxSubscribed {
+		t.Errorf("%d are said again", n)
+	}
+}
+
 // A crowd in flight gets all processors, and what is less does not.
 func TestCrowd(t *testing.T) {
 	defer runtime.SetDefaultGOMAXPROCS()

@@ -88,6 +88,8 @@ func TestSecurityLimits(t *testing.T) {
 		{"response headers", bytes(maxHeaders)},
 		{"cookies, before old ones go", bytes(maxCookies)},
 		{"questions of the server that the client has not answered", fmt.Sprint(maxAsked)},
+		{"resources that are subscribed anew in a new session", fmt.Sprintf("%d, asked for in %s each", maxSubscribed, bytes(maxKept))},
+		{"answers that wait for others of their array (2025-03-26)", bytes(maxArray) + ", and one message"},
 		{"schemas that are searched for headers to mirror", bytes(maxSchemas)},
 		{"an answer of an authorization server", bytes(maxMetadata)},
 		{"redirects in a row", fmt.Sprint(maxRedirects)},
