@@ -81,7 +81,7 @@ func (k *checkup) run(ctx context.Context) int {
 	k.wire.again.Transport = &watched{k, k.wire.again.Transport}
 	k.wire.once.Transport = &watched{k, k.wire.once.Transport}
 	k.autoReconnect, k.offlineStart, k.last = false, false, time.Now()
-	k.guest = within(httptrace.WithClientTrace(ctx, k.trace()), k.options, outside{k.dial, k.signIn, nil}, k.wire)
+	k.guest = within(httptrace.WithClientTrace(ctx, k.trace()), k.options, outside{connect: k.dial, signIn: k.signIn}, k.wire)
 	// Each step is taken only if those before it went well.
 	_ = k.reach() && k.count("tools") && k.count("resources") && k.count("prompts") && k.ping()
 	k.leave()

@@ -75,8 +75,8 @@ func command(args []string, m machine, stdin *os.File, stdout, stderr io.Writer)
 	defer p.flush()
 	switch c.command {
 	case "check":
-		k := &checkup{options: c.bridge, outside: outside{p.wire.connect, p.signIn, nil}, client: c.client, wire: p.wire, auth: p.auth, json: c.json, out: stdout}
-		return k.run(ctx)
+		parts := outside{connect: p.wire.connect, signIn: p.signIn}
+		return (&checkup{options: c.bridge, outside: parts, client: c.client, wire: p.wire, auth: p.auth, json: c.json, out: stdout}).run(ctx)
 	case "status":
 		return status(p.store, c.json, stdout)
 	case "login":
@@ -182,7 +182,7 @@ func (p *program) serve(ctx context.Context, stdin *os.File, stdout io.Writer) e
 	var beside sync.WaitGroup
 	beside.Go(func() { k.run(work) })
 	beside.Go(func() { p.c.client.headers.begin(work, p.log) })
-	b := newBridge(o, outside{p.wire.connect, p.signIn, k.remember}, p.log, p.wire.mem)
+	b := newBridge(o, outside{p.wire.connect, p.signIn, k.remember, runtime.SetDefaultGOMAXPROCS}, p.log, p.wire.mem)
 	if f, ok := stdout.(*os.File); ok {
 		stdout = smooth(f)
 	}

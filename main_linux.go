@@ -10,7 +10,7 @@ import (
 // like a connection, where else a blocked thread has to be woken for each line, and a pipe holds 256 KiB.
 // Then all waiting is in one place, and one thread that runs Go does a small call with fewer wake-ups than
 // two would: 40 % less processor time, notifications half as fast again; bulk does not suffer. A crowd of calls
-// gets all of them (reconnect.go).
+// gets all of them (see serve).
 func smooth(f *os.File) *os.File {
 	const setPipeSize = 1031 // F_SETPIPE_SZ of linux/fcntl.h; package syscall does not name it
 	info, err := f.Stat()

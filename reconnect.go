@@ -55,6 +55,8 @@ type outside struct {
 	signIn func(ctx context.Context, challenge string, status int, waiting func(hint string)) error
 	// remember takes the newest state for status files and offline starts. It must not block.
 	remember func(snapshot)
+	// crowded is called whenever the number of lines in flight comes to crowd. It may be nil.
+	crowded func()
 }
 
 // A snapshot is what others may know of a running bridge. It holds nothing secret.
@@ -376,8 +378,8 @@ func (b *bridge) send(c *call) {
 	c.sess, c.x, c.state, c.sentAt, c.accepted = s, x, flying, time.Now(), time.Time{}
 	c.sendings++
 	b.sent(c)
-	if len(b.inflight) == crowd {
-		runtime.SetDefaultGOMAXPROCS()
+	if len(b.inflight) == crowd && b.world.crowded != nil {
+		b.world.crowded()
 	}
 	b.talked = c.sentAt
 	b.fly(x, b.audited(c, func(ctx context.Context, recv receive) error { return s.t.post(ctx, m, &x.p, recv) }))

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -296,30 +295,24 @@ func TestSubscribedBound(t *testing.T) {
 	}
 }
 
-// A crowd in flight gets all processors, and what is less does not.
+// A crowd in flight is told of, and what is less is not.
 func TestCrowd(t *testing.T) {
-	defer runtime.SetDefaultGOMAXPROCS()
-	runtime.SetDefaultGOMAXPROCS()
-	all := runtime.GOMAXPROCS(1)
-	for _, n := range []int{crowd - 1, crowd} {
-		bridgeBubble(t, &fakeServer{}, func(t *testing.T, _ *memNet, h *host) {
-			h.hello()
-			for i := range n {
-				h.say(fakeCallLine(i+1, "slow", `"ms":1000`))
+	bridgeBubble(t, &fakeServer{}, func(t *testing.T, _ *memNet, h *host) {
+		h.hello()
+		told := 0
+		h.look(func() { h.b.world.crowded = func() { told++ } })
+		for i := range crowd {
+			if told != 0 {
+				t.Fatalf("told of %d lines", i)
 			}
+			h.say(fakeCallLine(i+1, "slow", `"ms":1000`))
 			synctest.Wait()
-			want := 1
-			if n == crowd {
-				want = all
-			}
-			flying := 0
-			h.look(func() { flying = len(h.b.inflight) })
-			if got := runtime.GOMAXPROCS(0); flying != n || got != want {
-				t.Errorf("%d calls in flight on %d processors, want %d on %d", flying, got, n, want)
-			}
-			time.Sleep(2 * time.Second)
-		})
-	}
+		}
+		if told != 1 {
+			t.Errorf("told %d times of %d lines", told, crowd)
+		}
+		time.Sleep(2 * time.Second)
+	})
 }
 
 // A call that is sent again on a fresh connection leaves nothing behind.
